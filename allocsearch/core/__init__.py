@@ -1,0 +1,1 @@
+"""The pure core: allocations, their cost, budgets and search spaces. It imports nothing but the standard library."""

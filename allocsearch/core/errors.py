@@ -1,0 +1,16 @@
+"""The one error that means "the input is wrong", as opposed to "the program is"."""
+
+
+class InputError(ValueError):
+    """Input that breaks a stated invariant. Its text is one line: what must hold, what was found, how to mend it."""
+
+
+class InfeasibleError(InputError):
+    """A well-formed request that no allocation satisfies, such as a budget below the smallest point of a space."""
+
+
+def shown(items: object, *, limit: int = 12) -> str:
+    """`items` (any iterable of strings) as a short comma list for an error message."""
+    listed = [str(item) for item in items]  # type: ignore[attr-defined]
+    tail = f", … ({len(listed)} in all)" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + tail

@@ -1,0 +1,58 @@
+"""The protocols between the search and the engines at the edge."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from allocsearch.core.trial import Assignment, Outcome, RungScore, Trial
+
+Report = Callable[[RungScore], bool]
+"""Called by a worker at each rung; False means that the trial must end here as `Stopped`."""
+
+
+class Study(Protocol):
+    """The one truth about a search. Only the driver process holds one."""
+
+    def ask(self) -> Assignment | None:
+        """The next trial to run, trials that a dead driver or worker left behind first; None when no more are wanted now."""
+        ...
+
+    def tell(self, number: int, outcome: Outcome) -> Trial:
+        """Record how trial `number` ended. `Lost` puts it back in line until its attempts are used up, then it is `Failed`."""
+        ...
+
+    def trials(self) -> Sequence[Trial]:
+        """Every trial so far, by number."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Trains and scores one assignment. Picklable and cheap to send: heavy state is loaded once per worker, on first use."""
+
+    def __call__(self, assignment: Assignment, report: Report) -> Outcome:
+        """Never raises for what an allocation or its training can cause: that is a `Failed` outcome."""
+        ...
+
+
+class Executor(Protocol):
+    """Decides where trials run."""
+
+    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
+        """Ask, evaluate and tell until `study.ask` has no more, yielding each trial as it ends."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Where workers leave adapters' weights: a folder or a bucket."""
+
+    def write(self, name: str, file: Path) -> None:
+        """Store a copy of `file` under `name`, replacing what is there."""
+        ...
+
+    def read(self, name: str, file: Path) -> None:
+        """Copy what is stored under `name` to `file`."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget `name`; no error where nothing is stored."""
+        ...
