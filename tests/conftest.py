@@ -1,0 +1,17 @@
+"""Fixtures that more than one test file uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """Folder of the built-in SmolLM2-135M, pulled once per machine; for tests marked `slow`."""
+    cache = Path(os.environ.get("ALLOCSEARCH_TEST_HOME", "~/.cache/allocsearch-tests")).expanduser()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALLOCSEARCH_HOME", str(cache))
+        from allocsearch.model_store import pull
+
+        yield pull("smollm2-135m")
