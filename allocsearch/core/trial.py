@@ -12,7 +12,10 @@ from allocsearch.core.geometry import Routing
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All that a worker needs to know. `number` is the trial's in its study; `rungs` are training steps at which to report."""
+    """All that a worker needs to know. `number` is the trial's in its study; `rungs` are training steps at which to report.
+
+    `score_base` asks for the frozen base's score too, which any trial gets for the price of one scoring (new experts change nothing).
+    """
 
     number: int
     allocation: Allocation
@@ -20,6 +23,7 @@ class Assignment:
     seeds: tuple[int, ...]
     rungs: tuple[int, ...] = ()
     keep_weights: bool = True
+    score_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Measured:
     seconds: float
     worker: str = ""
     artifact: str | None = None
+    base: SeedScore | None = None
     rungs: tuple[RungScore, ...] = ()
     statistics: Mapping[str, float] = field(default_factory=dict)
 
@@ -112,12 +117,16 @@ Outcome = Measured | Stopped | Failed | Lost
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """An assignment with its cost, where it came from (`origin`: a sampler or a warm start), and how it ended, if it has."""
+    """An assignment with its cost, where it came from (`origin`: a sampler or a warm start), and how it ended, if it has.
+
+    `attempt` counts dispatches; `share` is the part of the budget that it was meant to use up.
+    """
 
     assignment: Assignment
     cost: Cost
     origin: str
     attempt: int = 1
+    share: float = 1.0
     outcome: Outcome | None = None
 
     @property

@@ -1,0 +1,112 @@
+"""The studies of a storage: making one, finding one, and reading one without the right to change it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from allocsearch.backends import trial_records as records
+from allocsearch.backends.optuna_quiet import experimental
+from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
+from allocsearch.backends.storage import explained, open_storage, storage_url
+from allocsearch.core.errors import InputError, shown
+from allocsearch.core.trial import Failed, SeedScore, Trial
+from allocsearch.search.proposals import Proposals
+from allocsearch.spec import StudySpec
+
+_SPEC: Final = "spec"
+_TARGET: Final = "target_trials"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it stands in the database at one moment."""
+
+    name: str
+    spec: StudySpec
+    attrs: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+    waiting: frozenset[int]
+    base: SeedScore | None
+
+    @property
+    def num_trials(self) -> int:
+        """The target number of finished trials."""
+        return int(self.attrs.get(_TARGET, self.spec.trials))
+
+    @property
+    def num_missing(self) -> int:
+        """Trials that are still to finish before the target is reached."""
+        finished = sum(trial.outcome is not None and not isinstance(trial.outcome, Failed) for trial in self.trials)
+        return max(0, self.num_trials - finished)
+
+
+class Catalog:
+    """All studies at one storage URL (None: the SQLite file in the home folder)."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = storage_url(url)
+        self._storage: RDBStorage = open_storage(url)
+
+    def names(self) -> list[str]:
+        """The studies in this storage, allocsearch's or not."""
+        with explained(self.url):
+            return sorted(optuna.get_all_study_names(self._storage))
+
+    def create(self, name: str, spec: StudySpec, attrs: Mapping[str, Any]) -> None:
+        """Make a study with everything that a resume or a reader needs to know of it."""
+        with explained(self.url):
+            study = optuna.create_study(storage=self._storage, study_name=name, directions=list(DIRECTIONS[spec.objective]))
+            with experimental():
+                study.set_metric_names(list(METRICS[spec.objective]))
+            # The spec comes last: a study without one was never started, and `record` says so.
+            own = {"spec_hash": spec.digest, "budget": spec.budget, _TARGET: spec.trials, _SPEC: spec.to_json()}
+            for key, value in {**attrs, **own}.items():
+                study.set_user_attr(key, value)
+
+    def record(self, name: str) -> StudyRecord:
+        """Read a study.
+
+        Raises:
+            InputError: where there is none of that name, or it is not allocsearch's.
+        """
+        with explained(self.url):
+            study = self._load(name)
+            attrs = study.user_attrs
+            if _SPEC not in attrs:
+                raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
+            spec = StudySpec.from_json(attrs[_SPEC], where=f"the stored spec of study {name!r}")
+            frozen = study.get_trials(deepcopy=False)
+            if any("allocation" not in trial.user_attrs for trial in frozen):
+                raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
+            waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
+            return StudyRecord(name, spec, attrs, tuple(map(records.trial_of, frozen)), waiting, records.base_score(study))
+
+    def open(self, name: str, spec: StudySpec, proposals: Proposals) -> OptunaStudy:
+        """The study to ask and tell. Only one driver may hold it."""
+        with explained(self.url):
+            study = self._load(name)
+            return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)))
+
+    def retarget(self, name: str, num_trials: int) -> None:
+        """Change the target number of finished trials."""
+        with explained(self.url):
+            self._load(name).set_user_attr(_TARGET, num_trials)
+
+    def delete(self, name: str) -> None:
+        """Forget a study that was made a moment ago and could not start."""
+        with explained(self.url):
+            optuna.delete_study(study_name=name, storage=self._storage)
+
+    def _load(self, name: str) -> optuna.Study:
+        try:
+            return optuna.load_study(study_name=name, storage=self._storage)
+        except KeyError:
+            names = self.names()
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else "it has none yet: allocsearch run"
+            raise InputError(f"a study named {name!r} must be in the storage, but it is not: {hint}") from None

@@ -1,0 +1,17 @@
+"""Runs trials one after another in this process: for debugging, and as the reference that other executors are held against."""
+
+from collections.abc import Iterator
+
+from allocsearch.core.ports import Evaluator, Study
+from allocsearch.core.trial import Trial
+
+
+class InlineExecutor:
+    """The Executor port without an engine."""
+
+    num_workers = 1
+
+    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
+        """Ask, evaluate, tell."""
+        while (assignment := study.ask()) is not None:
+            yield study.tell(assignment.number, evaluator(assignment, lambda _rung: True))

@@ -1,0 +1,79 @@
+"""Optuna's samplers, fed with what was really trained.
+
+A sampler proposes freely; the study projects its proposal onto the budget and stores the projected point. So that samplers learn
+from that point and not from their own wish, they run on a private in-memory study that mirrors the real one: a proposal is
+asked for and withdrawn there, and the projected trial takes its place.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from allocsearch.backends.optuna_quiet import experimental
+from allocsearch.core.space import Dimension
+from allocsearch.spec import Sampler
+
+_LOG_RATIO: Final = 8
+
+
+def distribution(dimension: Dimension) -> IntDistribution:
+    """The dimension as Optuna stores it: its values' range, on a log scale where they span a factor of eight or more."""
+    low, high = dimension.choices[0], dimension.choices[-1]
+    return IntDistribution(low, high, log=low >= 1 and high >= _LOG_RATIO * low)
+
+
+class SamplerMirror:
+    """One sampler and the trials that it knows."""
+
+    def __init__(
+        self, sampler: Sampler, *, dimensions: Sequence[Dimension], directions: Sequence[str], num_trials: int, seed: int
+    ) -> None:
+        self.distributions: dict[str, BaseDistribution] = {d.name: distribution(d) for d in dimensions}
+        self._study = optuna.create_study(directions=list(directions), sampler=_sampler(sampler, num_trials=num_trials, seed=seed))
+        self._mirrored: dict[int, int] = {}
+
+    def propose(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Raw values per dimension, and the sampler's own notes, which belong to the trial that comes of it."""
+        with experimental():
+            trial = self._study.ask(fixed_distributions=self.distributions)
+        notes = self._study.trials[trial.number].system_attrs
+        self._study.tell(trial, state=TrialState.FAIL)
+        return {name: float(value) for name, value in trial.params.items()}, notes
+
+    def start(self, number: int, params: Mapping[str, int], notes: Mapping[str, Any]) -> None:
+        """Trial `number` is running at `params`."""
+        self._mirrored[number] = len(self._study.get_trials(deepcopy=False))
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING, params=dict(params), distributions=self.distributions, system_attrs=dict(notes)
+            )
+        )
+
+    def finish(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Trial `number` ended. A trial that the space does not express was never started here, and is passed over."""
+        mirrored = self._mirrored.pop(number, None)
+        if mirrored is not None:
+            self._study.tell(mirrored, values=list(values) if values is not None else None, state=state)
+
+    def replay(self, trial: FrozenTrial) -> None:
+        """Take in a trial of the real study, in whatever state."""
+        if trial.params.keys() != self.distributions.keys() or trial.state == TrialState.WAITING:
+            return
+        self.start(trial.number, trial.params, _notes_of(trial))
+        if trial.state.is_finished():
+            self.finish(trial.number, trial.state, trial.values if trial.state == TrialState.COMPLETE else None)
+
+
+def _notes_of(trial: FrozenTrial) -> dict[str, Any]:
+    return {key: value for key, value in trial.system_attrs.items() if ":generation" in key}
+
+
+def _sampler(name: Sampler, *, num_trials: int, seed: int) -> BaseSampler:
+    with experimental():
+        if name == "nsga2":
+            return NSGAIISampler(population_size=min(50, max(8, num_trials // 5)), seed=seed)
+        return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=min(10, max(4, num_trials // 3)), seed=seed)

@@ -1,0 +1,224 @@
+"""The Study port on Optuna: the study in the database is the one truth, and only the driver process writes it."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from allocsearch.backends import trial_records as records
+from allocsearch.backends.optuna_sampling import SamplerMirror, distribution
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import cost
+from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, SeedScore, Stopped, Trial
+from allocsearch.search.proposals import Proposals
+from allocsearch.spec import Objective, StudySpec
+
+DIRECTIONS: Mapping[Objective, tuple[str, ...]] = {"pareto": ("maximize", "minimize"), "accuracy": ("maximize",), "nll": ("minimize",)}
+METRICS: Mapping[Objective, tuple[str, ...]] = {"pareto": ("accuracy", "trainable_params"), "accuracy": ("accuracy",), "nll": ("nll",)}
+
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_PROPOSAL_ATTEMPTS = 8
+_RANDOM_ATTEMPTS = 200
+
+
+class OptunaStudy:
+    """Asks and tells for one spec on one stored study.
+
+    Opening it puts trials that a dead driver left RUNNING back in line. `ask` and `tell` may be called from any thread.
+    """
+
+    def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int) -> None:
+        self.num_trials = num_trials
+        self.failure_report: str | None = None
+        self._study, self._spec, self._proposals = study, spec, proposals
+        self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
+        self._lock = threading.RLock()
+        self._trials: dict[int, Trial] = {}
+        self._again: deque[int] = deque()
+        self._waiting: deque[int] = deque()
+        self._ids: dict[int, int] = {}
+        self._base: SeedScore | None = records.base_score(study)
+        frozen = study.get_trials(deepcopy=False)
+        self._mirror = self._new_mirror(len(frozen))
+        for trial in frozen:
+            self._take_in(trial)
+
+    def ask(self) -> Assignment | None:
+        """The next trial to run: one that was left behind, then a warm start, then a new proposal; None when none is wanted now."""
+        with self._lock:
+            if self._again:
+                return self._dispatch_again(self._again.popleft())
+            if self._too_many_failed() or len(self._open_or_finished()) >= self.num_trials:
+                return None
+            if self._waiting:
+                return self._dispatch_waiting(self._waiting.popleft())
+            return self._propose()
+
+    def tell(self, number: int, outcome: Outcome) -> Trial:
+        """Record how trial `number` ended; a second word about a finished trial changes nothing."""
+        with self._lock:
+            trial = self._trials[number]
+            if trial.outcome is not None:
+                return trial
+            if isinstance(outcome, Measured) and not outcome.finite:
+                outcome = Failed("the NLL must be finite on every row, but it is not", outcome.seconds, outcome.worker)
+            if isinstance(outcome, Lost):
+                return self._lose(trial, outcome)
+            return self._end(trial, outcome)
+
+    def trials(self) -> Sequence[Trial]:
+        """Every trial so far, by number."""
+        with self._lock:
+            return [self._trials[number] for number in sorted(self._trials)]
+
+    def enqueue(self, allocation: Allocation, origin: str) -> bool:
+        """Put a starting point in line; one that the space cannot express runs as a baseline, outside the sampler's sight.
+
+        Returns whether it is in line: an allocation that the study has already is not trained twice.
+        """
+        with self._lock:
+            if allocation in self._known():
+                return False
+            point = self._proposals.space.encode(allocation) if self._proposals.space.expresses(allocation) else {}
+            number = self._insert(allocation, point, origin=origin, state=TrialState.WAITING, share=1.0, notes={})
+            self._waiting.append(number)
+            return True
+
+    @property
+    def num_finished(self) -> int:
+        """Trials that reached their end: measured, or stopped at a rung."""
+        with self._lock:
+            return sum(isinstance(trial.outcome, Measured | Stopped) for trial in self._trials.values())
+
+    def _propose(self) -> Assignment | None:
+        number = len(self._trials)
+        known = self._known()
+        for point, notes in self._candidates(number):
+            allocation = self._proposals.space.decode(point)
+            if allocation not in known:
+                origin = self._spec.sampler if notes is not None else "random"
+                number = self._insert(
+                    allocation, point, origin=origin, state=TrialState.RUNNING, share=self._proposals.share(number), notes=notes or {}
+                )
+                if self._mirror is not None:
+                    self._mirror.start(number, point, notes or {})
+                return self._trials[number].assignment
+        return None  # every allocation that these targets reach is in the study
+
+    def _candidates(self, number: int) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
+        """Projected points with the sampler's notes; without notes where random proposals step in for a sampler that repeats itself."""
+        if self._mirror is not None:
+            for _ in range(_PROPOSAL_ATTEMPTS):
+                values, notes = self._mirror.propose()
+                yield self._proposals.projected(values, number), notes
+        for attempt in range(_RANDOM_ATTEMPTS):
+            yield self._proposals.random(number, attempt), None
+
+    def _dispatch_waiting(self, number: int) -> Assignment:
+        trial = self._study.get_trials(deepcopy=False)[number]
+        if self._mirror is not None and trial.params:
+            _, notes = self._mirror.propose()  # a genetic sampler counts generations in its notes
+            for key, value in notes.items():
+                self._storage.set_trial_system_attr(self._ids[number], key, value)
+            self._mirror.start(number, trial.params, notes)
+        self._storage.set_trial_state_values(self._ids[number], TrialState.RUNNING)
+        return self._trials[number].assignment
+
+    def _dispatch_again(self, number: int) -> Assignment:
+        trial = records.with_attempt(self._trials[number], self._trials[number].attempt + 1)
+        self._storage.set_trial_user_attr(self._ids[number], "attempt", trial.attempt)
+        self._trials[number] = trial
+        return trial.assignment
+
+    def _lose(self, trial: Trial, outcome: Lost) -> Trial:
+        losses = 1 + int(self._storage.get_trial(self._ids[trial.number]).user_attrs.get("losses", 0))
+        self._storage.set_trial_user_attr(self._ids[trial.number], "losses", losses)
+        if losses >= self._spec.limits.max_attempts:
+            return self._end(trial, Failed(f"its worker died {losses} times, last: {outcome.reason}"))
+        self._again.append(trial.number)
+        return trial
+
+    def _end(self, trial: Trial, outcome: Measured | Stopped | Failed) -> Trial:
+        if isinstance(outcome, Measured) and outcome.base is not None and self._base is None:
+            self._base = outcome.base
+            records.store_base_score(self._study, outcome.base)
+            for earlier in self._trials.values():
+                if isinstance(earlier.outcome, Measured):
+                    self._set_attrs(earlier.number, records.gain_attrs(earlier.outcome, earlier.cost, self._base))
+        self._set_attrs(trial.number, records.outcome_attrs(outcome, trial.cost, self._base))
+        state, values = self._verdict(trial, outcome)
+        self._storage.set_trial_state_values(self._ids[trial.number], state, values)
+        if self._mirror is not None:
+            self._mirror.finish(trial.number, state, values)
+        self._trials[trial.number] = records.with_outcome(trial, outcome)
+        return self._trials[trial.number]
+
+    def _verdict(self, trial: Trial, outcome: Measured | Stopped | Failed) -> tuple[TrialState, list[float] | None]:
+        """A stopped trial must carry no values: its score is not comparable with a finished one's."""
+        if not isinstance(outcome, Measured):
+            return (TrialState.PRUNED if isinstance(outcome, Stopped) else TrialState.FAIL), None
+        by_name = {"accuracy": outcome.accuracy, "trainable_params": float(trial.cost.trainable), "nll": outcome.nll}
+        return TrialState.COMPLETE, [by_name[name] for name in METRICS[self._spec.objective]]
+
+    def _insert(
+        self, allocation: Allocation, point: Mapping[str, int], *, origin: str, state: TrialState, share: float, notes: Mapping[str, Any]
+    ) -> int:
+        """One row, complete from its first moment: a crash cannot leave half a trial."""
+        total = cost(allocation, self._proposals.space.shape, self._proposals.space.routing)
+        template = create_trial(
+            state=state,
+            params=dict(point),
+            distributions={d.name: distribution(d) for d in self._proposals.space.dimensions} if point else {},
+            user_attrs=records.start_attrs(allocation, self._proposals.space.routing, total, self._spec, origin=origin, share=share),
+            system_attrs=dict(notes),
+        )
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)  # noqa: SLF001 - see _storage
+        frozen = self._storage.get_trial(trial_id)
+        self._ids[frozen.number] = trial_id
+        self._trials[frozen.number] = records.trial_of(frozen)
+        return frozen.number
+
+    def _take_in(self, frozen: FrozenTrial) -> None:
+        self._ids[frozen.number] = frozen._trial_id  # noqa: SLF001 - see _storage
+        self._trials[frozen.number] = records.trial_of(frozen)
+        if frozen.state == TrialState.WAITING:
+            self._waiting.append(frozen.number)
+        elif frozen.state == TrialState.RUNNING:
+            self._again.append(frozen.number)
+        if self._mirror is not None:
+            self._mirror.replay(frozen)
+
+    def _known(self) -> set[Allocation]:
+        return {trial.assignment.allocation for trial in self._trials.values()}
+
+    def _open_or_finished(self) -> list[int]:
+        waiting = set(self._waiting)
+        return [n for n, trial in self._trials.items() if n not in waiting and not isinstance(trial.outcome, Failed)]
+
+    def _too_many_failed(self) -> bool:
+        failed = [trial for trial in self._trials.values() if isinstance(trial.outcome, Failed)]
+        limit = max(3, self._spec.limits.max_failed_share * self.num_trials)
+        if len(failed) >= limit:
+            self.failure_report = records.failure_report(failed)
+        return self.failure_report is not None
+
+    def _set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
+        for key, value in attrs.items():
+            self._storage.set_trial_user_attr(self._ids[number], key, value)
+
+    def _new_mirror(self, num_known: int) -> SamplerMirror | None:
+        if self._spec.sampler == "random":
+            return None
+        # A resumed driver must not repeat the proposals of its predecessor.
+        seed = (self._spec.seed * 1_000_003 + num_known) % 2**31
+        return SamplerMirror(
+            self._spec.sampler,
+            dimensions=self._proposals.space.dimensions,
+            directions=DIRECTIONS[self._spec.objective],
+            num_trials=self.num_trials,
+            seed=seed,
+        )

@@ -1,0 +1,271 @@
+"""Runs trials on Ray Tune workers, each of which keeps its evaluator, and with it the frozen base, from trial to trial.
+
+Tune decides where a trial runs and nothing else: its searcher here is a thin view of the Study port, its schedulers and its
+restore are not used, and a worker's death is told to the study, which puts the same trial back in line.
+"""
+
+import json
+import logging
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+# Read when Ray and Tune are imported.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray
+from ray import tune
+from ray._private import ray_constants
+from ray.tune.search import Searcher
+
+from allocsearch.core import codec
+from allocsearch.core.errors import InputError
+from allocsearch.core.ports import Evaluator, Study
+from allocsearch.core.trial import Failed, Lost, Outcome, Trial
+
+_POLL_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Workers and what each may use; `gpus` may be a fraction (bookkeeping only: Ray does not cap memory)."""
+
+    num_workers: int
+    threads: int = 1
+    gpus: float = 0.0
+
+
+def local_resources(num_workers: int | None, *, num_trials: int) -> Resources:
+    """One worker per GPU, or else one per CPU: two one-thread trials beat one two-thread trial."""
+    import torch  # noqa: PLC0415 - seconds to import, and only the driver that starts workers needs it
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = torch.cuda.device_count()
+    workers = num_workers or max(1, min(gpus or cpus, num_trials))
+    return Resources(workers, threads=max(1, cpus // workers), gpus=min(1.0, gpus / workers) if gpus else 0.0)
+
+
+class RayExecutor:
+    """The Executor port on Ray Tune.
+
+    Args:
+        resources: workers and what each may use.
+        address: an existing cluster to join from one of its nodes (`auto` or `host:port`); None starts a local one.
+    """
+
+    def __init__(self, resources: Resources, *, address: str | None = None) -> None:
+        if address is not None and address.startswith("ray://"):
+            raise InputError(
+                "the driver must run on a node of the cluster, but `ray://` would carry its database credentials into a remote actor: "
+                "use `--address auto` there"
+            )
+        self.resources = resources
+        self.num_workers = resources.num_workers
+        self._address = address
+
+    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
+        """Ask, evaluate on workers, tell; closing the iterator ends the workers at once and leaves their trials to a resume."""
+        with _cluster(self.resources, self._address), tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
+            searcher = _StudySearcher(study)
+            trainable = tune.with_resources(
+                tune.with_parameters(_Worker, evaluator=evaluator, threads=self.resources.threads),
+                {"cpu": self.resources.threads, "gpu": self.resources.gpus},
+            )
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=self.resources.num_workers
+                ),
+                run_config=tune.RunConfig(
+                    name="search",
+                    storage_path=folder,
+                    verbose=0,
+                    stop=searcher.stopper,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                ),
+            )
+            fitting = threading.Thread(target=_fit, args=(tuner, searcher), name="ray-tune", daemon=True)
+            fitting.start()
+            try:
+                yield from searcher.told(fitting)
+            finally:
+                searcher.stopper.stop()
+
+
+class _Stopper(tune.Stopper):
+    """Ends the experiment when the iterator is closed."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's signature
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stopped.is_set()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Stopper":
+        return self  # Tune copies its configuration, and an event must stay the same one
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes its configuration down for a restore that is never made
+
+
+class _StudySearcher(Searcher):
+    """The Study port as Tune sees it. Made without a metric: Tune rejects results that lack a named one."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.stopper = _Stopper()
+        self.error: BaseException | None = None
+        self._study = study
+        self._numbers: dict[str, int] = {}
+        self._told: queue.SimpleQueue[Trial] = queue.SimpleQueue()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        try:
+            assignment = None if self.stopper.stop_all() else self._study.ask()
+        except BaseException as error:
+            self._fail(error)
+            return str(Searcher.FINISHED)
+        if assignment is None:
+            return None if self._numbers else str(Searcher.FINISHED)
+        self._numbers[trial_id] = assignment.number
+        return {"assignment": codec.assignment_to_json(assignment)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None or self.stopper.stop_all():
+            return
+        outcome: Outcome = Lost("its worker process ended without a result")
+        if result is not None and "outcome" in result and not error:
+            outcome = codec.outcome_from_json(json.loads(result["outcome"]))
+        try:
+            self._told.put(self._study.tell(number, outcome))
+        except BaseException as problem:
+            self._fail(problem)
+
+    def told(self, fitting: threading.Thread) -> Iterator[Trial]:
+        """Trials as they end, until Tune is done; raises what asking or telling raised."""
+        while True:
+            alive = fitting.is_alive()
+            try:
+                yield self._told.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if self.error is not None:
+                    raise self.error from None
+                if not alive:
+                    return
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self.stopper.stop()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study in the database is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_StudySearcher":
+        return self  # Tune copies its configuration; a study cannot be
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as in _Stopper: the database connection stays in this process
+
+
+class _Worker(tune.Trainable):
+    """One worker process. A trial is a single step, and `reset_config` keeps the process for the next."""
+
+    def setup(self, config: dict[str, Any], *, evaluator: Evaluator, threads: int) -> None:
+        _limit_threads(threads)
+        self._evaluator = evaluator
+        self._assignment = codec.assignment_from_json(config["assignment"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._assignment = codec.assignment_from_json(new_config["assignment"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            outcome = self._evaluator(self._assignment, lambda _rung: True)
+        except Exception as error:  # noqa: BLE001 - whatever an evaluator raises is that trial's outcome
+            outcome = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        # As text, since Tune flattens nested results.
+        return {"outcome": json.dumps(codec.outcome_to_json(outcome)), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a lost trial starts again."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""
+
+
+def _fit(tuner: tune.Tuner, searcher: _StudySearcher) -> None:
+    try:
+        tuner.fit()
+    except BaseException as error:
+        if not searcher.stopper.stop_all():
+            searcher._fail(error)  # noqa: SLF001 - the thread's half of the searcher
+
+
+def _limit_threads(threads: int) -> None:
+    import torch  # noqa: PLC0415 - imported in the worker, where training needs it anyway
+
+    torch.set_num_threads(threads)
+
+
+def _stay_on_loopback() -> None:
+    """Ray has one switch that makes a session of one node listen on 127.0.0.1 only; it reads it when imported, and in its children."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextmanager
+def _cluster(resources: Resources, address: str | None) -> Iterator[None]:
+    """A Ray session that says nothing on the terminal; one that was there before stays."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    local: dict[str, Any] = {"num_cpus": resources.num_workers * resources.threads, "include_dashboard": False}
+    if address is None:
+        _stay_on_loopback()
+    try:
+        ray.init(
+            address="local" if address is None else address,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+            configure_logging=False,
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
+        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,93 @@
+"""Opening the database that remembers studies: SQLite in the home folder by default, any SQLAlchemy URL otherwise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
+
+from allocsearch.backends.optuna_quiet import experimental
+from allocsearch.core.errors import InputError
+from allocsearch.home import home
+
+_SQLITE_TIMEOUT_SECONDS: Final = 60
+
+
+def storage_url(url: str | None) -> str:
+    """The URL to use: `url`, or the SQLite file in the home folder."""
+    return url or f"sqlite:///{home() / 'studies.db'}"
+
+
+def shown_url(url: str) -> str:
+    """`url` fit to be shown: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "the storage URL"
+
+
+def open_storage(url: str | None) -> RDBStorage:
+    """The storage at `url`, its tables made if missing.
+
+    Raises:
+        InputError: where it cannot be opened; the message never holds a password.
+    """
+    url = storage_url(url)
+    with explained(url):
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        with experimental():
+            storage = RDBStorage(_with_psycopg(parsed).render_as_string(hide_password=False), engine_kwargs=options)
+        if sqlite:
+            # Write-ahead logging keeps readers (a dashboard, `status`) from ever blocking the driver.
+            event.listen(storage.engine, "connect", _use_wal)
+            storage.engine.dispose()
+            with storage.engine.connect():
+                pass
+        return storage
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turns a database's errors into one line without secrets."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from error
+    except (NoSuchModuleError, ImportError) as error:
+        raise InputError(
+            f"the database driver of {shown_url(url)} must be installed, but: {_line(error)}; for PostgreSQL: pip install 'allocsearch[postgres]'"
+        ) from error
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error
+
+
+def _with_psycopg(url: URL) -> URL:
+    """A plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def _use_wal(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _root(error: BaseException) -> BaseException:
+    """The driver's own error under SQLAlchemy's and Optuna's; theirs quote statements and URLs."""
+    seen = error
+    while True:
+        inner = seen.orig if isinstance(seen, DatabaseError) and seen.orig is not None else seen.__cause__
+        if inner is None:
+            return seen
+        seen = inner
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,125 @@
+"""How a trial stands in the database: the user attributes that `optuna.load_study` shows to anyone."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from allocsearch.core import codec
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import Cost
+from allocsearch.core.geometry import Routing
+from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, SeedScore, Stopped, Trial
+from allocsearch.spec import StudySpec
+
+_BASE: Final = "frozen_base"
+_MILLION: Final = 10**6
+
+
+def start_attrs(
+    allocation: Allocation, routing: Routing, total: Cost, spec: StudySpec, *, origin: str, share: float
+) -> dict[str, Any]:
+    """What is known of a trial before it runs."""
+    return {
+        "allocation": str(allocation),
+        "routing": codec.routing_to_json(routing),
+        "trainable_params": total.trainable,
+        "active_params": total.active,
+        "seeds": list(spec.proxy.seeds),
+        "rungs_planned": list(spec.proxy.rungs),
+        "origin": origin,
+        "budget_share": share,
+        "attempt": 1,
+    }
+
+
+def outcome_attrs(outcome: Measured | Stopped | Failed, total: Cost, base: SeedScore | None) -> dict[str, Any]:
+    """What is known of a trial after it ended."""
+    attrs: dict[str, Any] = {"seconds": round(outcome.seconds, 3), "worker": outcome.worker}
+    if isinstance(outcome, Failed):
+        return {**attrs, "failure": outcome.reason}
+    attrs["rungs"] = codec.rungs_to_json(outcome.rungs)
+    if isinstance(outcome, Stopped):
+        return attrs
+    attrs |= {
+        "accuracy": outcome.accuracy,
+        "nll": outcome.nll,
+        "rows": [codec.score_to_json(score) for score in outcome.scores],
+        "artifact": outcome.artifact,
+        "statistics": dict(outcome.statistics),
+    }
+    return attrs | gain_attrs(outcome, total, base)
+
+
+def gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[str, Any]:
+    """Accuracy per million trainable parameters, and the same for the gain over the frozen base, where that is known."""
+    if total.trainable == 0:
+        return {}
+    millions = total.trainable / _MILLION
+    attrs = {"accuracy_per_million_params": outcome.accuracy / millions}
+    return attrs if base is None else attrs | {"gain_per_million_params": (outcome.accuracy - base.accuracy) / millions}
+
+
+def trial_of(frozen: FrozenTrial) -> Trial:
+    """The trial that a stored row stands for."""
+    attrs = frozen.user_attrs
+    # The first trial of a study also scores the frozen base, for the price of one more scoring.
+    assignment = Assignment(
+        number=frozen.number,
+        allocation=Allocation.parse(attrs["allocation"]),
+        routing=codec.routing_from_json(attrs["routing"]),
+        seeds=tuple(attrs["seeds"]),
+        rungs=tuple(attrs.get("rungs_planned", ())),
+        score_base=frozen.number == 0,
+    )
+    total = Cost(attrs["trainable_params"], attrs["active_params"])
+    return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))
+
+
+def with_attempt(trial: Trial, attempt: int) -> Trial:
+    """`trial` on its next dispatch."""
+    return replace(trial, attempt=attempt)
+
+
+def with_outcome(trial: Trial, outcome: Outcome) -> Trial:
+    """`trial`, ended."""
+    return replace(trial, outcome=outcome)
+
+
+def base_score(study: optuna.Study) -> SeedScore | None:
+    """The frozen base's score, if a trial has measured it."""
+    stored = study.user_attrs.get(_BASE)
+    return None if stored is None else codec.score_from_json(stored["rows"])
+
+
+def store_base_score(study: optuna.Study, base: SeedScore) -> None:
+    """Keep the frozen base's score with the study."""
+    study.set_user_attr(_BASE, {"accuracy": base.accuracy, "nll": base.mean_nll, "rows": codec.score_to_json(base)})
+
+
+def failure_report(failed: Iterable[Trial]) -> str:
+    """What failed trials share: each reason with its count, most common first."""
+    reasons = Counter(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed))
+    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+
+
+def _outcome_of(frozen: FrozenTrial) -> Measured | Stopped | Failed | None:
+    attrs: Mapping[str, Any] = frozen.user_attrs
+    seconds, worker = attrs.get("seconds", 0.0), attrs.get("worker", "")
+    if frozen.state == TrialState.FAIL:
+        return Failed(attrs.get("failure", "it was marked as failed outside allocsearch"), seconds, worker)
+    if frozen.state == TrialState.PRUNED:
+        return Stopped(codec.rungs_from_json(attrs.get("rungs", [])), seconds, worker)
+    if frozen.state != TrialState.COMPLETE:
+        return None
+    return Measured(
+        scores=tuple(codec.score_from_json(row) for row in attrs["rows"]),
+        seconds=seconds,
+        worker=worker,
+        artifact=attrs.get("artifact"),
+        rungs=codec.rungs_from_json(attrs.get("rungs", [])),
+        statistics=attrs.get("statistics", {}),
+    )

@@ -1,0 +1,65 @@
+"""Published allocations, scaled to a budget: starting points of a search, never rules.
+
+The papers disagree about where experts belong (arXiv 2402.08562 puts more of them high, its NAACL version in the middle), so
+each pattern is one trial among others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from allocsearch.core.allocation import Allocation, LayerPlan
+from allocsearch.core.budget import Budget, cost
+from allocsearch.core.geometry import ModelShape, Routing
+from allocsearch.core.space import Sharing
+
+_MAX_RANK: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Expert counts per equal group of layers, bottom to top, and the proportion of their ranks."""
+
+    counts: tuple[int, ...]
+    ranks: tuple[int, ...] = (1,)
+    about: str = ""
+
+    def at(self, rank: int, num_layers: int, *, divisor: int = 1) -> Allocation:
+        """The pattern with `rank` times its rank proportions, and its counts divided (rounded up)."""
+        layers = zip(_spread(self.counts, num_layers), _spread(self.ranks, num_layers), strict=True)
+        return Allocation(tuple(LayerPlan.of(-(-count // divisor), share * rank) for count, share in layers))
+
+
+WARM_STARTS: Final[Mapping[str, Pattern]] = {
+    "uniform": Pattern((5,), about="five experts everywhere (MoLA's rectangle 5555)"),
+    "mola-2468": Pattern((2, 4, 6, 8), about="MoLA's inverted triangle"),
+    "mola-8642": Pattern((8, 6, 4, 2), about="MoLA's triangle"),
+    "mola-8228": Pattern((8, 2, 2, 8), about="MoLA's hourglass"),
+    "mola-2882": Pattern((2, 8, 8, 2), about="MoLA's diamond"),
+    "mola-8888": Pattern((8,), about="MoLA's large variant"),
+    "hilo-2468": Pattern((2, 4, 6, 8), (1, 2, 3, 4), about="HILO: counts and ranks rise with depth"),
+    "hilo-8642": Pattern((2, 4, 6, 8), (4, 3, 2, 1), about="HILO's counts with falling ranks"),
+    "lora": Pattern((1,), about="one expert everywhere: plain LoRA"),
+}
+
+
+def scaled(pattern: Pattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:
+    """`pattern` at the largest rank inside `budget`; where even rank 1 is over, with its counts halved; else None.
+
+    Counts are kept as published, so the result may leave some of the budget unused: its exact cost stands beside its score.
+    """
+    for divisor in (1, 2):
+        inside = None
+        for rank in range(1, _MAX_RANK + 1):
+            candidate = pattern.at(rank, shape.num_layers, divisor=divisor)
+            if budget.excess(cost(candidate, shape, routing)):
+                break
+            inside = candidate
+        if inside is not None:
+            return inside
+    return None
+
+
+def _spread(values: tuple[int, ...], num_layers: int) -> list[int]:
+    groups = Sharing(groups=len(values)).group_of_layer(num_layers)
+    return [values[group] for group in groups]

@@ -1,0 +1,134 @@
+"""YAML documents: where the named ones lie, how they are read, and error lines that say where and what to type instead."""
+
+from collections.abc import Hashable, Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from allocsearch.core.errors import InputError, shown
+
+Folder = Literal["search_spaces", "studies"]
+_MAX_BYTES: Final = 4_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        if isinstance(key_node, yaml.ScalarNode):
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key `{key_node.value}` is given twice", problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, lambda loader, node: _mapping(loader, node, deep=True))
+
+
+def named(folder: Folder) -> dict[str, Path]:
+    """The shipped documents of a folder by name; inside the wheel, or beside the package in a source tree."""
+    packaged = Path(str(files("allocsearch") / folder))
+    home = packaged if packaged.is_dir() else Path(__file__).parent.parent / folder
+    return {path.stem: path for path in sorted(home.glob("*.yaml"))}
+
+
+def find(source: str, folder: Folder, *, beside: Path | None = None) -> Path:
+    """The document that `source` names: a shipped name, or a path, relative to the folder `beside` where that is given."""
+    shipped = named(folder)
+    if source in shipped:
+        return shipped[source]
+    path = Path(source).expanduser()
+    path = beside / path if beside is not None and not path.is_absolute() else path
+    if path.is_file():
+        return path
+    near = get_close_matches(source, shipped, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"{folder}: {source!r} must be a file or one of {shown(shipped)}, but it is neither: {hint}Names come from `{folder}/`")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: a document must be at most {_MAX_BYTES:,} bytes, but it has {path.stat().st_size:,}")
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+    except OSError as error:
+        raise InputError(f"{path}: the file must be readable, but: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {_yaml_problem(error)}") from error
+    if not isinstance(document, dict) or any(not isinstance(key, str) for key in document):
+        raise InputError(f"{path}: the document must be a mapping of keys to values, but it is {type(document).__name__}")
+    return document
+
+
+def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None = None) -> InputError:
+    """The first of pydantic's findings as one line: file, line, key, what is wrong and the nearest key."""
+    first = error.errors(include_url=False)[0]
+    loc = tuple(part for part in first["loc"] if not (isinstance(part, str) and part.startswith(("function-", "literal["))))
+    key = ".".join(str(part) for part in loc)
+    line = _line_of(path, loc) if path is not None else None
+    place = f"{where}, line {line}" if line else where
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, loc[:-1])
+        near = get_close_matches(str(loc[-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {shown(known, limit=30)}"
+        return InputError(f"{place}: `{key}` is not a key here: {hint}")
+    if first["type"] == "missing":
+        return InputError(f"{place}: the key `{key}` must be given, but it is missing")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    given = first.get("input")
+    shown_input = f" (got {given!r})" if isinstance(given, str | int | float | bool) and repr(given) not in message else ""
+    return InputError(f"{place}: `{key}`: {message}{shown_input}" if key else f"{place}: {message}")
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The keys that `model` takes at a location; empty where the location is not a model's."""
+    current: type[BaseModel] | None = model
+    for part in loc:
+        field = None if current is None else next((f for n, f in current.model_fields.items() if part in {n, f.alias}), None)
+        if field is not None:
+            current = _model_in(field.annotation)
+    return [] if current is None else [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _line_of(path: Path, loc: Sequence[int | str]) -> int | None:
+    """The line (from 1) of the deepest key of `loc` that the file holds."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, OSError):
+        return None
+    line = None
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                continue
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return f"the file must be YAML in UTF-8, but: {' '.join(str(error).split())}"

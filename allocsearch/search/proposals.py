@@ -1,0 +1,68 @@
+"""From a sampler's raw values to a trial that is inside the budget by construction."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from allocsearch.core.budget import Budget
+from allocsearch.core.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Projection of proposals onto each trial's own target size.
+
+    Attributes:
+        space: the space on its model.
+        budget: the study's limits, resolved against the model.
+        ladder: shares of the budget that trials aim at. `(1.0,)` in scalar mode.
+        seed: the study's seed; with a trial's number it decides that trial's target and random proposals.
+
+    Raises:
+        InfeasibleError: where not even the whole budget holds the smallest point of the space.
+    """
+
+    space: SearchSpace
+    budget: Budget
+    ladder: tuple[float, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.space.project_point(self.space.smallest, self.budget)  # raises where nothing fits
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """The rungs of the ladder that some point of the space fits; the whole budget where none does."""
+        smallest = self.space.cost(self.space.smallest)
+        fitting = tuple(share for share in sorted(set(self.ladder)) if not self.budget.scaled(share).excess(smallest))
+        return fitting or (1.0,)
+
+    def share(self, number: int) -> float:
+        """The share of the budget that trial `number` aims at: every rung once per round, in an order shuffled by the seed."""
+        round_, position = divmod(number, len(self.shares))
+        order = random.Random(f"{self.seed}/ladder/{round_}").sample(self.shares, len(self.shares))  # noqa: S311 - not a secret
+        return order[position]
+
+    def projected(self, values: Mapping[str, float], number: int) -> dict[str, int]:
+        """The canonical point with the shape of `values` that uses up trial `number`'s target."""
+        return self.space.project_point(self.space.snap(values), self.budget.scaled(self.share(number)))
+
+    def random(self, number: int, attempt: int = 0) -> dict[str, int]:
+        """A random point projected onto trial `number`'s target; `attempt` gives further ones."""
+        rng = random.Random(f"{self.seed}/{number}/{attempt}")  # noqa: S311 - not a secret
+        return self.space.project_point(self.space.sample(rng), self.budget.scaled(self.share(number)))
+
+    def examples(self, count: int) -> list[dict[str, int]]:
+        """Up to `count` different random points projected onto the whole budget: what a plan shows."""
+        found: list[dict[str, int]] = []
+        for attempt in range(count * 20):
+            rng = random.Random(f"{self.seed}/example/{attempt}")  # noqa: S311 - not a secret
+            point = self.space.project_point(self.space.sample(rng), self.budget)
+            if point not in found:
+                found.append(point)
+            if len(found) == count:
+                break
+        return found
+
+

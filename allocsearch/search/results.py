@@ -1,0 +1,138 @@
+"""What a study has found so far: the front, the best, the counts. Read-only views of its trials."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from allocsearch.core import front
+from allocsearch.core.errors import InputError
+from allocsearch.core.front import Candidate
+from allocsearch.core.trial import Failed, Measured, Stopped, Trial
+
+Pick = Literal["best", "knee", "smallest"]
+State = Literal["finished", "stopped", "failed", "running", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A measured trial with its interval: 95 % Wilson over the search rows. It does not cover seed noise or selection."""
+
+    trial: Trial
+    measured: Measured
+    interval: tuple[float, float]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the search split that scored it."""
+        return len(self.measured.scores[0].correct)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts and compute of a study."""
+
+    counts: dict[State, int]
+    num_trials: int
+    seconds_spent: float
+    best: Point | None
+
+
+def points(trials: Sequence[Trial]) -> list[Point]:
+    """The measured trials, by number."""
+    found = []
+    for trial in trials:
+        if isinstance(trial.outcome, Measured):
+            rows = len(trial.outcome.scores[0].correct)
+            found.append(Point(trial, trial.outcome, front.wilson_interval(trial.outcome.accuracy, rows)))
+    return found
+
+
+def pareto(trials: Sequence[Trial]) -> list[Point]:
+    """The front of accuracy against trainable parameters, smallest first."""
+    by_number = {point.trial.number: point for point in points(trials)}
+    return [by_number[candidate.number] for candidate in front.pareto_front(_candidates(list(by_number.values())))]
+
+
+def picked(trials: Sequence[Trial], pick: Pick) -> Point:
+    """The trial that `pick` chooses: the best score, the knee of the front, or the smallest within the best one's interval.
+
+    Raises:
+        InputError: where no trial has finished.
+    """
+    found = points(trials)
+    if not found:
+        raise InputError("at least one finished trial must exist to pick from, but there is none yet")
+    choose = {"best": front.best, "knee": front.knee, "smallest": front.smallest_within}[pick]
+    number = choose(_candidates(found)).number
+    return next(point for point in found if point.trial.number == number)
+
+
+def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:
+    """Why `picked` chose it, in one line, with what the interval does not cover."""
+    of = len(points(trials))
+    why = {
+        "best": f"highest accuracy of {of} trials on the search split, so biased upwards by the selection",
+        "knee": "the front's point farthest above the line between its ends",
+        "smallest": f"fewest parameters among the trials inside the 95 % interval of the best of {of}",
+    }[pick]
+    low, high = chosen.interval
+    return f"{why}; {chosen.measured.accuracy:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
+
+
+def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int) -> Progress:
+    """Counts per state, the compute spent in seconds of worker time, and the best so far."""
+    counts = Counter(_state(trial, waiting) for trial in trials)
+    states: tuple[State, ...] = ("finished", "stopped", "failed", "running", "waiting")
+    seconds = sum(trial.outcome.seconds for trial in trials if isinstance(trial.outcome, Measured | Stopped | Failed))
+    best = picked(trials, "best") if counts["finished"] else None
+    return Progress({state: counts[state] for state in states}, num_trials, seconds, best)
+
+
+class Pace:
+    """Throughput of this run: trials per hour, and seconds left until a target."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._ended = 0
+
+    def count(self) -> None:
+        """One more trial has ended."""
+        self._ended += 1
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of this run."""
+        return time.monotonic() - self._start
+
+    @property
+    def trials_per_hour(self) -> float:
+        """Ended trials per hour of this run; 0 before the first."""
+        return 3600 * self._ended / self.seconds if self._ended else 0.0
+
+    def seconds_left(self, num_missing: int) -> float | None:
+        """At this pace; None before the first trial has ended."""
+        return None if not self._ended else num_missing * self.seconds / self._ended
+
+
+def _candidates(found: Sequence[Point]) -> list[Candidate]:
+    return [Candidate(p.trial.number, p.measured.accuracy, p.trial.cost.trainable, p.interval) for p in found]
+
+
+def _state(trial: Trial, waiting: frozenset[int]) -> State:
+    if trial.number in waiting:
+        return "waiting"
+    match trial.outcome:
+        case Measured():
+            return "finished"
+        case Stopped():
+            return "stopped"
+        case Failed():
+            return "failed"
+        case _:
+            return "running"
+
+
+def _seeds(point: Point) -> str:
+    return ", ".join(str(score.seed) for score in point.measured.scores)

@@ -1,0 +1,297 @@
+"""Studies, spaces and tasks as YAML, parsed into one frozen `StudySpec`. The only parser of user files."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from allocsearch import documents
+from allocsearch.core.budget import Budget
+from allocsearch.core.errors import shown
+from allocsearch.core.geometry import Router, Routing
+from allocsearch.core.space import Axis, Order, PartSpace, Sharing, SpaceTemplate
+from allocsearch.core.task import TaskSource
+from allocsearch.core.warm_starts import WARM_STARTS
+
+STUDY_SCHEMA: Final = "allocsearch/study/v1"
+SPACE_SCHEMA: Final = "allocsearch/space/v1"
+TASK_SCHEMA: Final = "allocsearch/task/v1"
+Objective = Literal["pareto", "accuracy", "nll"]
+Sampler = Literal["tpe", "nsga2", "random"]
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Closed(BaseModel):
+    """A document part: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ShareSpec(Closed):
+    """`groups: n` or `tie: n`."""
+
+    groups: Positive | None = None
+    tie: Positive | None = None
+
+
+class AxisSpec(Closed):
+    """Listed values, who shares them (`model`, `groups: n` or `tie: n`) and their order over the depth."""
+
+    choices: tuple[int, ...]
+    share: Annotated[ShareSpec, BeforeValidator(lambda value: {} if value == "model" else value)] = ShareSpec()
+    order: Order = "free"
+
+    def axis(self) -> Axis:
+        """As a core value."""
+        return Axis(self.choices, Sharing(groups=self.share.groups, tie=self.share.tie), self.order)
+
+
+class PartSpec(Closed):
+    """How many experts of which rank a part of each layer may get."""
+
+    rank: AxisSpec
+    experts: AxisSpec | None = None
+    per_expert: bool = False
+
+
+class RoutingSpec(Closed):
+    """Router, experts per token and targets."""
+
+    router: Router = "topk"
+    top_k: int | tuple[int, ...] = 2
+    targets: tuple[str, ...] = ("attn", "ffn")
+    swi_x: int = 4
+
+    def routing(self) -> Routing:
+        """As a core value."""
+        return Routing(self.router, self.top_k, self.targets, self.swi_x)
+
+
+class SpaceSpec(Closed):
+    """A search space document."""
+
+    schema_version: Literal["allocsearch/space/v1"] = Field(alias="schema")
+    name: str
+    about: str = ""
+    parts: dict[str, PartSpec]
+    routing: RoutingSpec | None = None
+
+    def template(self) -> SpaceTemplate:
+        """As a core value."""
+        parts = tuple(
+            PartSpace(selector, part.rank.axis(), None if part.experts is None else part.experts.axis(), part.per_expert)
+            for selector, part in self.parts.items()
+        )
+        return SpaceTemplate(self.name, parts, self.about)
+
+    @model_validator(mode="after")
+    def _is_a_space(self) -> "SpaceSpec":
+        self.template()
+        return self
+
+
+class TaskSpec(Closed):
+    """Where a task's rows come from and how they become prompts: a built-in `name`, a hub data set, or a local file."""
+
+    schema_version: Literal["allocsearch/task/v1"] = Field(default=TASK_SCHEMA, alias="schema")
+    name: str
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    test_split: str | None = None
+    path: str | None = None
+    test_path: str | None = None
+    template: str | None = None
+    choices: tuple[str, ...] | None = None
+    choices_column: str | None = None
+    label_column: str | None = None
+    answer_column: str | None = None
+    max_rows: Positive | None = None
+
+    def source(self) -> TaskSource:
+        """As a core value."""
+        return TaskSource(**self.model_dump(exclude={"schema_version"}))
+
+    @model_validator(mode="after")
+    def _is_a_task(self) -> "TaskSpec":
+        self.source()
+        return self
+
+
+class ProxySpec(Closed):
+    """The short fine-tuning that scores an allocation.
+
+    `alpha` is LoRA's α, or `2r` for twice each expert's rank (so that rank is not confounded with step size).
+    """
+
+    train_rows: Positive = 480
+    search_rows: Positive = 512
+    test_rows: Positive = 1024
+    batch_size: Positive = 16
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    alpha: Literal["2r"] | Annotated[float, Field(gt=0)] = "2r"
+    aux_loss_weight: Annotated[float, Field(ge=0)] = 1e-3
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+    max_new_tokens: Positive = 64
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
+    rungs: tuple[Positive, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_seeds(self) -> "ProxySpec":
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"`seeds` must be distinct and at least one, but got {list(self.seeds)}")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"`rungs` must be rising training steps, but got {list(self.rungs)}")
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of one seed."""
+        return max(1, round(self.train_rows * self.epochs / self.batch_size))
+
+
+class LimitsSpec(Closed):
+    """When to try again and when to give up."""
+
+    max_attempts: Positive = 3
+    max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+def _as_task(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class StudySpec(Closed):
+    """A study, resolved: nothing in it depends on a file that may change."""
+
+    schema_version: Literal["allocsearch/study/v1"] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    about: str = ""
+    model: str
+    revision: str | None = None
+    task: Annotated[TaskSpec, BeforeValidator(_as_task)]
+    space: SpaceSpec
+    budget: str
+    objective: Objective = "pareto"
+    trials: Positive = 50
+    sampler: Sampler = "tpe"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    routing: RoutingSpec = RoutingSpec()
+    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    warm_starts: tuple[str, ...] = ("uniform", "mola-2468", "mola-8642", "mola-8228", "mola-2882", "hilo-2468", "lora")
+    proxy: ProxySpec = ProxySpec()
+    limits: LimitsSpec = LimitsSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_spaces_routing(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "routing" not in data and isinstance(data.get("space"), dict) and data["space"].get("routing"):
+            return {**data, "routing": data["space"]["routing"]}
+        return data
+
+    @model_validator(mode="after")
+    def _is_a_study(self) -> "StudySpec":
+        Budget.parse(self.budget)
+        self.routing.routing()
+        unknown = [name for name in self.warm_starts if name not in WARM_STARTS]
+        if unknown:
+            raise ValueError(f"`warm_starts` must be among {shown(WARM_STARTS, limit=20)}, but got {unknown[0]!r}")
+        if not self.ladder:
+            raise ValueError("`ladder` must name at least one share of the budget, but it is empty")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of all that changes what the study finds; not its name, nor how many trials it gets."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "about", "trials"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; `from_json` reads them back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, where: str) -> "StudySpec":
+        """Read what `to_json` wrote; `where` names the place in an error."""
+        return _validated(cls, dict(data), where=where)
+
+
+_Model = TypeVar("_Model", bound=Closed)
+
+
+def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """The study that `source` names (a name under `studies/`, or a path), with `overrides` of its top-level keys.
+
+    Raises:
+        InputError: one line that says which file, line and key, what must hold, and the nearest known name.
+    """
+    path = documents.find(source, "studies")
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    data = {**documents.read(path), **given}
+    # A path on the command line is relative to where the user stands, one in a file to that file.
+    for key, read in (("space", _space_document), ("task", _task_document)):
+        if key in data:
+            data[key] = read(data[key], beside=None if key in given else path.parent)
+    return _validated(StudySpec, data, where=str(path), path=path)
+
+
+def load_space(source: str) -> SpaceSpec:
+    """The space that `source` names (a name under `search_spaces/`, or a path)."""
+    path = documents.find(source, "search_spaces")
+    return _validated(SpaceSpec, documents.read(path), where=str(path), path=path)
+
+
+def diff(old: StudySpec, new: StudySpec) -> list[str]:
+    """What differs between two specs, as `key: old → new` lines."""
+    before, after = dict(_flat(old.to_json())), dict(_flat(new.to_json()))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _validated(model: type[_Model], data: dict[str, Any], *, where: str, path: Path | None = None) -> _Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise documents.invalid(error, model, where=where, path=path) from error
+
+
+def _space_document(value: Any, *, beside: Path | None) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = documents.find(value, "search_spaces", beside=beside)
+    # Validated here, so that an error names the space's own file and line.
+    return _validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
+
+
+def _task_document(value: Any, *, beside: Path | None) -> Any:
+    """A task by name stays a name; a path to a YAML file is read; data paths become absolute."""
+    if isinstance(value, str):
+        if not value.endswith((".yaml", ".yml")):
+            return value
+        file = (beside or Path()) / Path(value).expanduser()
+        task = _validated(TaskSpec, documents.read(file), where=str(file), path=file)
+        value, beside = task.model_dump(mode="json", by_alias=True, exclude_none=True), file.parent
+    if not isinstance(value, dict):
+        return value
+    base = (beside or Path()).resolve()
+    paths = {key: str(base / Path(value[key]).expanduser()) for key in ("path", "test_path") if isinstance(value.get(key), str)}
+    return {**value, **paths}
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
