@@ -1,6 +1,8 @@
 """The Hugging Face hub, asked politely: whether it answers at all, and single files with errors that name the remedy."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -61,3 +63,14 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None, kind: 
     except Exception as error:  # as above: whatever breaks a download
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{what}: {filename!r} could not be fetched ({reason}): try again, or give a folder") from error
+
+
+@contextmanager
+def without_hub() -> Iterator[None]:
+    """The hub's client in its offline mode: for libraries that would otherwise retry a hub which is known to be out of reach."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -27,7 +27,7 @@ class TaskSource:
         test_split: the hub split of the test rows.
         path: the file with the rows.
         test_path: a file with the test rows; without one they are split off `path`.
-        template: the prompt, with columns in braces: `Review: {text}\\nSentiment:`. The completion follows after one space, or at once
+        template: the prompt, with columns in braces: `Review: {text} Sentiment:`. The completion follows after one space, or at once
             where the prompt ends in a newline. Doubled braces stand for themselves. A template that shows the `choices_column` lists
             the choices with letters, and the letters are what is scored.
         choices: the texts that labels stand for, in the order of integer labels from 0.

@@ -1,0 +1,1 @@
+"""Data, fine-tuning and scoring of one allocation."""
