@@ -51,7 +51,8 @@ def train(folder, *, micro, steps, **settings):
     data = [{name: value[i] for name, value in rows.items()} for i in range(8 * steps)]
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=8 // micro, max_steps=steps,
-        learning_rate=0.1, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, report_to=[], save_strategy="no", logging_strategy="steps",
+        learning_rate=0.1, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, report_to=[],
+        save_strategy="no", logging_strategy="steps",
         logging_steps=1, disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, seed=0, data_seed=0,
     )  # fmt: skip
     trainer = transformers.Trainer(model=model, args=arguments, train_dataset=data)
