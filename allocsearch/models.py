@@ -159,7 +159,14 @@ def load_base(
             raise InputError(
                 f"{os.fspath(source)!r} must hold safetensors weights and a tokenizer, but loading fails: {_line(error)}"
             ) from error
+    # `logits_to_keep` hands the head a strided view. On the CPU torch would then copy the head's weight for each row of the batch,
+    # which takes several times as long as all layers together.
+    model.get_output_embeddings().register_forward_pre_hook(_pack)
     return LoadedBase(model.requires_grad_(False).eval(), _padded(tokenizer, name=os.fspath(source)))
+
+
+def _pack(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def _layers(found: list[tuple[Location, int, int]], *, num_layers: int) -> tuple[tuple[Site, ...], ...]:
