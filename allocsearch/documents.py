@@ -19,17 +19,17 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen = set()
     for key_node, _ in node.value:
         if isinstance(key_node, yaml.ScalarNode):
             if key_node.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key `{key_node.value}` is given twice", problem_mark=key_node.start_mark)
             seen.add(key_node.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, lambda loader, node: _mapping(loader, node, deep=True))
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def named(folder: Folder) -> dict[str, Path]:
@@ -49,8 +49,8 @@ def find(source: str, folder: Folder, *, beside: Path | None = None) -> Path:
     if path.is_file():
         return path
     near = get_close_matches(source, shipped, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"{folder}: {source!r} must be a file or one of {shown(shipped)}, but it is neither: {hint}Names come from `{folder}/`")
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"{folder}: {source!r} must be a file or one of {shown(shipped)}, but it is neither{hint}")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from allocsearch.backends import trial_records as records
+from allocsearch.backends.artifacts import linked
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.storage import explained, open_storage, storage_url
@@ -32,6 +33,7 @@ class StudyRecord:
     trials: tuple[Trial, ...]
     waiting: frozenset[int]
     base: SeedScore | None
+    artifacts: frozenset[str] = frozenset()
 
     @property
     def num_trials(self) -> int:
@@ -84,7 +86,7 @@ class Catalog:
             if any("allocation" not in trial.user_attrs for trial in frozen):
                 raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
-            return StudyRecord(name, spec, attrs, tuple(map(records.trial_of, frozen)), waiting, records.base_score(study))
+            return StudyRecord(name, spec, attrs, tuple(map(records.trial_of, frozen)), waiting, records.base_score(study), linked(study))
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals) -> OptunaStudy:
         """The study to ask and tell. Only one driver may hold it."""

@@ -6,7 +6,7 @@ asked for and withdrawn there, and the projected trial takes its place.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
@@ -16,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.core.space import Dimension
 from allocsearch.spec import Sampler
+
+Direction = Literal["maximize", "minimize"]
 
 _LOG_RATIO: Final = 8
 
@@ -30,7 +32,7 @@ class SamplerMirror:
     """One sampler and the trials that it knows."""
 
     def __init__(
-        self, sampler: Sampler, *, dimensions: Sequence[Dimension], directions: Sequence[str], num_trials: int, seed: int
+        self, sampler: Sampler, *, dimensions: Sequence[Dimension], directions: Sequence[Direction], num_trials: int, seed: int
     ) -> None:
         self.distributions: dict[str, BaseDistribution] = {d.name: distribution(d) for d in dimensions}
         self._study = optuna.create_study(directions=list(directions), sampler=_sampler(sampler, num_trials=num_trials, seed=seed))
@@ -48,9 +50,7 @@ class SamplerMirror:
         """Trial `number` is running at `params`."""
         self._mirrored[number] = len(self._study.get_trials(deepcopy=False))
         self._study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING, params=dict(params), distributions=self.distributions, system_attrs=dict(notes)
-            )
+            create_trial(state=TrialState.RUNNING, params=dict(params), distributions=self.distributions, system_attrs=dict(notes))
         )
 
     def finish(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:

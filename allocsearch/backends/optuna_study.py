@@ -3,24 +3,29 @@
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from allocsearch.backends import artifacts
 from allocsearch.backends import trial_records as records
-from allocsearch.backends.optuna_sampling import SamplerMirror, distribution
+from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, distribution
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, SeedScore, Stopped, Trial
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import Objective, StudySpec
 
-DIRECTIONS: Mapping[Objective, tuple[str, ...]] = {"pareto": ("maximize", "minimize"), "accuracy": ("maximize",), "nll": ("minimize",)}
+DIRECTIONS: Mapping[Objective, tuple[Direction, ...]] = {
+    "pareto": ("maximize", "minimize"),
+    "accuracy": ("maximize",),
+    "nll": ("minimize",),
+}
 METRICS: Mapping[Objective, tuple[str, ...]] = {"pareto": ("accuracy", "trainable_params"), "accuracy": ("accuracy",), "nll": ("nll",)}
 
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _PROPOSAL_ATTEMPTS = 8
 _RANDOM_ATTEMPTS = 200
 
@@ -50,13 +55,9 @@ class OptunaStudy:
     def ask(self) -> Assignment | None:
         """The next trial to run: one that was left behind, then a warm start, then a new proposal; None when none is wanted now."""
         with self._lock:
-            if self._again:
-                return self._dispatch_again(self._again.popleft())
-            if self._too_many_failed() or len(self._open_or_finished()) >= self.num_trials:
-                return None
-            if self._waiting:
-                return self._dispatch_waiting(self._waiting.popleft())
-            return self._propose()
+            assignment = self._next()
+            # Until a trial has brought the frozen base's score, each scores it: nothing can be added to a finished trial.
+            return None if assignment is None else replace(assignment, score_base=self._base is None)
 
     def tell(self, number: int, outcome: Outcome) -> Trial:
         """Record how trial `number` ended; a second word about a finished trial changes nothing."""
@@ -89,10 +90,30 @@ class OptunaStudy:
             return True
 
     @property
+    def artifacts(self) -> frozenset[str]:
+        """Names of the weights that are kept."""
+        with self._lock:
+            return artifacts.linked(self._study)
+
+    def forget_artifact(self, name: str) -> None:
+        """These weights are about to be deleted."""
+        with self._lock:
+            artifacts.unlink(self._study, name)
+
+    @property
     def num_finished(self) -> int:
         """Trials that reached their end: measured, or stopped at a rung."""
         with self._lock:
             return sum(isinstance(trial.outcome, Measured | Stopped) for trial in self._trials.values())
+
+    def _next(self) -> Assignment | None:
+        if self._again:
+            return self._dispatch_again(self._again.popleft())
+        if self._too_many_failed() or len(self._open_or_finished()) >= self.num_trials:
+            return None
+        if self._waiting:
+            return self._dispatch_waiting(self._waiting.popleft())
+        return self._propose()
 
     def _propose(self) -> Assignment | None:
         number = len(self._trials)
@@ -129,7 +150,7 @@ class OptunaStudy:
         return self._trials[number].assignment
 
     def _dispatch_again(self, number: int) -> Assignment:
-        trial = records.with_attempt(self._trials[number], self._trials[number].attempt + 1)
+        trial = replace(self._trials[number], attempt=self._trials[number].attempt + 1)
         self._storage.set_trial_user_attr(self._ids[number], "attempt", trial.attempt)
         self._trials[number] = trial
         return trial.assignment
@@ -146,15 +167,14 @@ class OptunaStudy:
         if isinstance(outcome, Measured) and outcome.base is not None and self._base is None:
             self._base = outcome.base
             records.store_base_score(self._study, outcome.base)
-            for earlier in self._trials.values():
-                if isinstance(earlier.outcome, Measured):
-                    self._set_attrs(earlier.number, records.gain_attrs(earlier.outcome, earlier.cost, self._base))
         self._set_attrs(trial.number, records.outcome_attrs(outcome, trial.cost, self._base))
+        if isinstance(outcome, Measured) and outcome.artifact is not None:
+            artifacts.link(self._study, outcome.artifact)
         state, values = self._verdict(trial, outcome)
         self._storage.set_trial_state_values(self._ids[trial.number], state, values)
         if self._mirror is not None:
             self._mirror.finish(trial.number, state, values)
-        self._trials[trial.number] = records.with_outcome(trial, outcome)
+        self._trials[trial.number] = replace(trial, outcome=outcome)
         return self._trials[trial.number]
 
     def _verdict(self, trial: Trial, outcome: Measured | Stopped | Failed) -> tuple[TrialState, list[float] | None]:

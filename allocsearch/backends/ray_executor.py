@@ -5,37 +5,19 @@ restore are not used, and a worker's death is told to the study, which puts the 
 """
 
 import json
-import logging
 import os
 import queue
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-# Read when Ray and Tune are imported.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_THRESHOLD_S": "1000000",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import ray
+# isort: split  - the session sets what Ray reads when it is imported
 from ray import tune
-from ray._private import ray_constants
 from ray.tune.search import Searcher
 
+from allocsearch.backends.ray_session import session
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Study
@@ -83,7 +65,10 @@ class RayExecutor:
 
     def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
         """Ask, evaluate on workers, tell; closing the iterator ends the workers at once and leaves their trials to a resume."""
-        with _cluster(self.resources, self._address), tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
+        with (
+            session(num_cpus=self.resources.num_workers * self.resources.threads, address=self._address),
+            tempfile.TemporaryDirectory(prefix="allocsearch-") as folder,
+        ):
             searcher = _StudySearcher(study)
             trainable = tune.with_resources(
                 tune.with_parameters(_Worker, evaluator=evaluator, threads=self.resources.threads),
@@ -147,7 +132,7 @@ class _StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         try:
             assignment = None if self.stopper.stop_all() else self._study.ask()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the driver's own thread
             self._fail(error)
             return str(Searcher.FINISHED)
         if assignment is None:
@@ -164,7 +149,7 @@ class _StudySearcher(Searcher):
             outcome = codec.outcome_from_json(json.loads(result["outcome"]))
         try:
             self._told.put(self._study.tell(number, outcome))
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: BLE001 - as above
             self._fail(problem)
 
     def told(self, fitting: threading.Thread) -> Iterator[Trial]:
@@ -226,7 +211,7 @@ class _Worker(tune.Trainable):
 def _fit(tuner: tune.Tuner, searcher: _StudySearcher) -> None:
     try:
         tuner.fit()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - as above
         if not searcher.stopper.stop_all():
             searcher._fail(error)  # noqa: SLF001 - the thread's half of the searcher
 
@@ -235,37 +220,3 @@ def _limit_threads(threads: int) -> None:
     import torch  # noqa: PLC0415 - imported in the worker, where training needs it anyway
 
     torch.set_num_threads(threads)
-
-
-def _stay_on_loopback() -> None:
-    """Ray has one switch that makes a session of one node listen on 127.0.0.1 only; it reads it when imported, and in its children."""
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-@contextmanager
-def _cluster(resources: Resources, address: str | None) -> Iterator[None]:
-    """A Ray session that says nothing on the terminal; one that was there before stays."""
-    if ray.is_initialized():
-        yield
-        return
-    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    local: dict[str, Any] = {"num_cpus": resources.num_workers * resources.threads, "include_dashboard": False}
-    if address is None:
-        _stay_on_loopback()
-    try:
-        ray.init(
-            address="local" if address is None else address,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-            configure_logging=False,
-            **(local if address is None else {}),
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
-        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -61,7 +61,8 @@ def explained(url: str) -> Iterator[None]:
         raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from error
     except (NoSuchModuleError, ImportError) as error:
         raise InputError(
-            f"the database driver of {shown_url(url)} must be installed, but: {_line(error)}; for PostgreSQL: pip install 'allocsearch[postgres]'"
+            f"the database driver of {shown_url(url)} must be installed, but: {_line(error)}; "
+            "for PostgreSQL: pip install 'allocsearch[postgres]'"
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error

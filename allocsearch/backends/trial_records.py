@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import optuna
@@ -12,16 +11,14 @@ from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
 from allocsearch.core.geometry import Routing
-from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, SeedScore, Stopped, Trial
+from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
 from allocsearch.spec import StudySpec
 
 _BASE: Final = "frozen_base"
 _MILLION: Final = 10**6
 
 
-def start_attrs(
-    allocation: Allocation, routing: Routing, total: Cost, spec: StudySpec, *, origin: str, share: float
-) -> dict[str, Any]:
+def start_attrs(allocation: Allocation, routing: Routing, total: Cost, spec: StudySpec, *, origin: str, share: float) -> dict[str, Any]:
     """What is known of a trial before it runs."""
     return {
         "allocation": str(allocation),
@@ -51,10 +48,10 @@ def outcome_attrs(outcome: Measured | Stopped | Failed, total: Cost, base: SeedS
         "artifact": outcome.artifact,
         "statistics": dict(outcome.statistics),
     }
-    return attrs | gain_attrs(outcome, total, base)
+    return attrs | _gain_attrs(outcome, total, base)
 
 
-def gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[str, Any]:
+def _gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[str, Any]:
     """Accuracy per million trainable parameters, and the same for the gain over the frozen base, where that is known."""
     if total.trainable == 0:
         return {}
@@ -66,27 +63,15 @@ def gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[s
 def trial_of(frozen: FrozenTrial) -> Trial:
     """The trial that a stored row stands for."""
     attrs = frozen.user_attrs
-    # The first trial of a study also scores the frozen base, for the price of one more scoring.
     assignment = Assignment(
         number=frozen.number,
         allocation=Allocation.parse(attrs["allocation"]),
         routing=codec.routing_from_json(attrs["routing"]),
         seeds=tuple(attrs["seeds"]),
         rungs=tuple(attrs.get("rungs_planned", ())),
-        score_base=frozen.number == 0,
     )
     total = Cost(attrs["trainable_params"], attrs["active_params"])
     return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))
-
-
-def with_attempt(trial: Trial, attempt: int) -> Trial:
-    """`trial` on its next dispatch."""
-    return replace(trial, attempt=attempt)
-
-
-def with_outcome(trial: Trial, outcome: Outcome) -> Trial:
-    """`trial`, ended."""
-    return replace(trial, outcome=outcome)
 
 
 def base_score(study: optuna.Study) -> SeedScore | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.geometry import Site
 from allocsearch.core.targets import GROUP_OF, GROUPS, canonical_selector
 
@@ -32,12 +32,10 @@ _MAX_EXPERTS: Final = 4_096
 _MAX_LAYERS: Final = 4_096
 _ORDER: Final = {
     name: i
-    for i, name in enumerate(
-        [*(n for group in GROUPS for n in (group, *(t for t, g in GROUP_OF.items() if g == group))), *BLOCK_KINDS]
-    )
+    for i, name in enumerate([*(n for group in GROUPS for n in (group, *(t for t, g in GROUP_OF.items() if g == group))), *BLOCK_KINDS])
 }
-_LAYER: Final = re.compile(r"^(?P<plan>[^*]+)(?:\*(?P<times>\d+))?$")
-_TERM: Final = re.compile(r"^(?:(?P<count>\d+)x)?(?P<size>\d+)$")
+_LAYER: Final = re.compile(r"^(?P<plan>[^*]+)(?:\*(?P<times>\d{1,9}))?$")
+_TERM: Final = re.compile(r"^(?:(?P<count>\d{1,9})x)?(?P<size>\d{1,9})$")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,10 +82,11 @@ class LayerPlan:
             selector = name if name in BLOCK_KINDS else canonical_selector(name)
             if not colon or selector is None:
                 raise InputError(
-                    f"each part of a plan must be `target:sizes` with a target of {shown(_ORDER, limit=20)}, but got {item!r} in {text!r}"
+                    f"each part of a plan must be `target:sizes` with a target of {shown(_ORDER, limit=20)}, "
+                    f"but got {quoted(item)} in {quoted(text)}"
                 )
             if selector in parts:
-                raise InputError(f"a plan must name a target once, but got {selector!r} twice in {text!r}")
+                raise InputError(f"a plan must name a target once, but got {selector!r} twice in {quoted(text)}")
             parts[selector] = _parse_sizes(sizes, of=text)
         return cls(tuple(parts.items()))
 
@@ -99,9 +98,7 @@ class LayerPlan:
     def experts(self, sites: Iterable[Site]) -> tuple[Expert, ...]:
         """All experts of this plan on a block with `sites`: LoRA experts in the sites' order, then block kinds."""
         loras = tuple(Expert(size, "lora", site.name) for site in sites for size in self.sizes(site.name))
-        blocks = tuple(
-            Expert(size, "parallel" if kind == "parallel" else "prompt") for kind in BLOCK_KINDS for size in self.sizes(kind)
-        )
+        blocks = tuple(Expert(size, "parallel" if kind == "parallel" else "prompt") for kind in BLOCK_KINDS for size in self.sizes(kind))
         return loras + blocks
 
     @property
@@ -146,13 +143,13 @@ class Allocation:
         for token in text.split():
             match = _LAYER.match(token)
             if match is None:
-                raise InputError(f"a layer must be `plan` or `plan*times`, such as 4x8*8, but got {token!r}")
+                raise InputError(f"a layer must be `plan` or `plan*times`, such as 4x8*8, but got {quoted(token)}")
             times = int(match["times"] or 1)
             if not 1 <= times <= _MAX_LAYERS:
-                raise InputError(f"`1 <= times <= {_MAX_LAYERS}` must hold, but got {token!r}")
+                raise InputError(f"`1 <= times <= {_MAX_LAYERS}` must hold, but got {quoted(token)}")
             layers += [LayerPlan.parse(match["plan"])] * times
-        if len(layers) > _MAX_LAYERS:
-            raise InputError(f"`layers <= {_MAX_LAYERS}` must hold, but got {len(layers)}")
+            if len(layers) > _MAX_LAYERS:
+                raise InputError(f"`layers <= {_MAX_LAYERS}` must hold, but got {len(layers)} up to {quoted(token)}")
         return cls(tuple(layers))
 
     @property
@@ -183,10 +180,10 @@ def _parse_sizes(text: str, *, of: str) -> Sizes:
     for term in text.split("+"):
         match = _TERM.match(term)
         if match is None:
-            raise InputError(f"sizes must be like `8`, `4x8` or `8+8+4`, but got {term!r} in {of!r}")
+            raise InputError(f"sizes must be like `8`, `4x8` or `8+8+4`, but got {quoted(term)} in {quoted(of)}")
         count = int(match["count"]) if match["count"] is not None else 1
         if not 0 < count <= _MAX_EXPERTS:
-            raise InputError(f"`1 <= experts <= {_MAX_EXPERTS}` must hold, but got {term!r} in {of!r}: write `0` for none")
+            raise InputError(f"`1 <= experts <= {_MAX_EXPERTS}` must hold, but got {quoted(term)} in {quoted(of)}: write `0` for none")
         sizes += [int(match["size"])] * count
     return tuple(sizes)
 
@@ -206,6 +203,8 @@ def _canonical_parts(parts: Iterable[tuple[str, Sizes]]) -> tuple[tuple[str, Siz
         if name not in _ORDER:
             raise InputError(f"a plan's target must be one of {shown(_ORDER, limit=20)}, but got {name!r}")
         if any(not 1 <= size <= _MAX_SIZE for size in sizes) or len(sizes) > _MAX_EXPERTS:
-            raise InputError(f"`1 <= size <= {_MAX_SIZE}` must hold for each of at most {_MAX_EXPERTS} experts, but {name!r} got {sizes}")
+            raise InputError(
+                f"`1 <= size <= {_MAX_SIZE}` must hold for each of at most {_MAX_EXPERTS} experts, but {name!r} got {shown(sizes)}"
+            )
     kept = {name: sizes for name, sizes in given.items() if sizes != given.get(GROUP_OF.get(name, ""), ())}
     return tuple(sorted(kept.items(), key=lambda part: _ORDER[part[0]]))

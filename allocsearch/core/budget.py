@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import inf
 from typing import Final
 
 from allocsearch.core.allocation import BLOCK_KINDS, Allocation, Expert, LayerPlan
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.geometry import ModelShape, Routing, Site
 from allocsearch.core.targets import GROUPS
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
-_TERM: Final = re.compile(r"^(?P<number>\d+(?:\.\d+)?)(?:(?P<unit>[KMB]?)-(?P<what>params|active)|(?P<percent>%))$")
+_TERM: Final = re.compile(r"^(?P<number>\d{1,30}(?:\.\d{1,30})?)(?:(?P<unit>[KMB]?)-(?P<what>params|active)|(?P<percent>%))$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +38,30 @@ class Budget:
 
     def __post_init__(self) -> None:
         limits = (self.max_trainable, self.max_active, self.max_percent)
-        if all(limit is None for limit in limits) or any(limit is not None and limit <= 0 for limit in limits):
+        if all(limit is None for limit in limits) or not all(limit is None or 0 < limit < inf for limit in limits):
             raise InputError(f"a budget must have at least one limit and each must be positive, but got {self}")
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
         """Read `50M-params` (trainable), `8M-active` (per token) or `1.5%` (of the base), joined by commas; K, M, B are powers of 1,000."""
-        found: dict[str, float] = {}
+        found: dict[str, Fraction] = {}
         for term in text.split(","):
             match = _TERM.match(term.strip())
             if match is None:
-                raise InputError(f"a budget must be like 50M-params, 8M-active or 1.5%, joined by commas, but got {text!r}")
+                raise InputError(f"a budget must be like 50M-params, 8M-active or 1.5%, joined by commas, but got {quoted(text)}")
             what = "percent" if match["percent"] else match["what"]
             if what in found:
-                raise InputError(f"a budget must state each limit once, but got {what!r} twice in {text!r}")
-            found[what] = float(match["number"]) * (1 if match["percent"] else _UNITS[match["unit"]])
+                raise InputError(f"a budget must state each limit once, but got {what!r} twice in {quoted(text)}")
+            found[what] = Fraction(match["number"]) * (1 if match["percent"] else _UNITS[match["unit"]])
         whole = {what: None if what not in found else round(found[what]) for what in ("params", "active")}
-        return cls(max_trainable=whole["params"], max_active=whole["active"], max_percent=found.get("percent"))
+        percent = float(found["percent"]) if "percent" in found else None
+        return cls(max_trainable=whole["params"], max_active=whole["active"], max_percent=percent)
 
     def resolve(self, shape: ModelShape) -> "Budget":
         """The same budget with `max_percent` turned into trainable parameters of `shape`."""
         if self.max_percent is None:
             return self
-        share = int(shape.num_parameters * self.max_percent / 100)
+        share = int(shape.num_parameters * Fraction(repr(self.max_percent)) / 100)  # of the percentage as written: no binary rounding
         if share < 1:
             raise InputError(f"a budget must allow at least one parameter, but {self.max_percent}% of {shape.num_parameters:,} is none")
         limit = share if self.max_trainable is None else min(share, self.max_trainable)
@@ -82,9 +86,9 @@ class Budget:
 
     def __str__(self) -> str:
         terms = [
-            None if self.max_trainable is None else f"{_short(self.max_trainable)}-params",
-            None if self.max_active is None else f"{_short(self.max_active)}-active",
-            None if self.max_percent is None else f"{self.max_percent:g}%",
+            None if self.max_trainable is None else f"{_exact(self.max_trainable)}-params",
+            None if self.max_active is None else f"{_exact(self.max_active)}-active",
+            None if self.max_percent is None else f"{_decimal(self.max_percent)}%",
         ]
         return ",".join(term for term in terms if term)
 
@@ -105,7 +109,8 @@ def layer_costs(allocation: Allocation, shape: ModelShape, routing: Routing = Ro
     """The cost of each layer, bottom to top."""
     if len(allocation) != shape.num_layers:
         raise InputError(
-            f"an allocation must have one plan per layer, but got {len(allocation)} plans for {shape.num_layers} layers of {shape.architecture}"
+            f"an allocation must have one plan per layer, but got {len(allocation)} plans for {shape.num_layers} layers "
+            f"of {shape.architecture}"
         )
     if isinstance(routing.top_k, tuple) and len(routing.top_k) != shape.num_layers:
         raise InputError(f"`top_k` must be one number or one per layer, but got {len(routing.top_k)} for {shape.num_layers} layers")
@@ -164,13 +169,29 @@ def _check_fits(plan: LayerPlan, *, sites: Iterable[Site], layer: int, routing: 
                     f"a {name!r} expert needs a block router, but layer {layer} has one under {routing.router!r}: use sigmoid or threshold"
                 )
         elif name not in GROUPS and sizes and name not in known:
-            raise InputError(f"each target of a plan must be adaptable, but layer {layer} names {name!r} and the model offers {shown(known)}")
+            raise InputError(
+                f"each target of a plan must be adaptable, but layer {layer} names {name!r} and the model offers {shown(known)}"
+            )
 
 
-def _short(count: int) -> str:
+def _exact(count: int) -> str:
     """`count` in the largest unit that six digits state exactly, so that a printed budget parses back."""
     for unit in ("B", "M", "K"):
         text = f"{count / _UNITS[unit]:.6f}".rstrip("0").rstrip(".")
-        if count >= _UNITS[unit] and round(float(text) * _UNITS[unit]) == count:
+        if count >= _UNITS[unit] and Fraction(text) * _UNITS[unit] == count:
             return text + unit
     return str(count)
+
+
+def short_count(count: int) -> str:
+    """`count` to three digits, for tables: `6.91M`."""
+    rounded = round(count, 3 - len(str(count)))  # first, so that 999,999 is 1M
+    for unit in ("B", "M", "K"):
+        if rounded >= _UNITS[unit]:
+            return f"{rounded / _UNITS[unit]:.3g}{unit}"
+    return str(count)
+
+
+def _decimal(number: float) -> str:
+    """All digits of `number` and no exponent, so that it parses back."""
+    return f"{Decimal(repr(number)):f}".removesuffix(".0")

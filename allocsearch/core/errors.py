@@ -9,6 +9,11 @@ class InfeasibleError(InputError):
     """A well-formed request that no allocation satisfies, such as a budget below the smallest point of a space."""
 
 
+def quoted(text: str, *, limit: int = 60) -> str:
+    """`text` as a literal for an error message, cut where it is long."""
+    return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
 def shown(items: object, *, limit: int = 12) -> str:
     """`items` (any iterable of strings) as a short comma list for an error message."""
     listed = [str(item) for item in items]  # type: ignore[attr-defined]

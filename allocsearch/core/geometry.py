@@ -76,8 +76,6 @@ class Routing:
     def __post_init__(self) -> None:
         if self.router not in ROUTERS:
             raise InputError(f"`router` must be one of {shown(ROUTERS)}, but got {self.router!r}")
-        if isinstance(self.top_k, list):
-            object.__setattr__(self, "top_k", tuple(self.top_k))
         ks = self.top_k if isinstance(self.top_k, tuple) else (self.top_k,)
         if not ks or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in ks):
             raise InputError(f"`top_k >= 1` must hold for every layer, but got {self.top_k}")

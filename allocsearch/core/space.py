@@ -299,9 +299,7 @@ class _Layout:
         counts = _ordered([point[name] for name in self.counts], self.part.experts.order) if self.part.experts else [1]
         if self.part.per_expert:
             own = [[point[name] for name in names] for names in self.ranks]
-            return [
-                tuple(sorted(own[r][: counts[c]], reverse=True)) for r, c in zip(self.rank_group, self.count_group, strict=True)
-            ]
+            return [tuple(sorted(own[r][: counts[c]], reverse=True)) for r, c in zip(self.rank_group, self.count_group, strict=True)]
         ranks = _ordered([point[names[0]] for names in self.ranks], self.part.rank.order)
         return [(ranks[r],) * (counts[c] if ranks[r] else 0) for r, c in zip(self.rank_group, self.count_group, strict=True)]
 

@@ -14,7 +14,7 @@ from allocsearch.core.geometry import Routing
 class Assignment:
     """All that a worker needs to know. `number` is the trial's in its study; `rungs` are training steps at which to report.
 
-    `score_base` asks for the frozen base's score too, which any trial gets for the price of one scoring (new experts change nothing).
+    `score_base` asks for the frozen base's score too, which costs a worker one more scoring.
     """
 
     number: int

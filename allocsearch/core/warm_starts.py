@@ -6,6 +6,7 @@ each pattern is one trial among others.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from allocsearch.core.allocation import Allocation, LayerPlan
@@ -24,10 +25,10 @@ class Pattern:
     ranks: tuple[int, ...] = (1,)
     about: str = ""
 
-    def at(self, rank: int, num_layers: int, *, divisor: int = 1) -> Allocation:
-        """The pattern with `rank` times its rank proportions, and its counts divided (rounded up)."""
+    def at(self, rank: Fraction, num_layers: int, *, divisor: int = 1) -> Allocation:
+        """The pattern with `rank` times its rank proportions (rounded, at least 1), and its counts divided (rounded up)."""
         layers = zip(_spread(self.counts, num_layers), _spread(self.ranks, num_layers), strict=True)
-        return Allocation(tuple(LayerPlan.of(-(-count // divisor), share * rank) for count, share in layers))
+        return Allocation(tuple(LayerPlan.of(-(-count // divisor), max(1, round(share * rank))) for count, share in layers))
 
 
 WARM_STARTS: Final[Mapping[str, Pattern]] = {
@@ -46,12 +47,13 @@ WARM_STARTS: Final[Mapping[str, Pattern]] = {
 def scaled(pattern: Pattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:
     """`pattern` at the largest rank inside `budget`; where even rank 1 is over, with its counts halved; else None.
 
-    Counts are kept as published, so the result may leave some of the budget unused: its exact cost stands beside its score.
+    Ranks grow in quarters before they are rounded, so that unequal ones scale finely. Counts are kept as
+    published, so the result may leave some of the budget unused: its exact cost stands beside its score.
     """
     for divisor in (1, 2):
         inside = None
-        for rank in range(1, _MAX_RANK + 1):
-            candidate = pattern.at(rank, shape.num_layers, divisor=divisor)
+        for quarters in range(4, 4 * _MAX_RANK + 1):
+            candidate = pattern.at(Fraction(quarters, 4), shape.num_layers, divisor=divisor)
             if budget.excess(cost(candidate, shape, routing)):
                 break
             inside = candidate

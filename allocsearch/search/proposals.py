@@ -64,5 +64,3 @@ class Proposals:
             if len(found) == count:
                 break
         return found
-
-

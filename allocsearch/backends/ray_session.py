@@ -1,0 +1,62 @@
+"""Ray sessions that say nothing on the terminal and, where they are our own, listen on loopback only."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read when Ray and Tune are imported.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 - after its environment
+from ray._private import ray_constants  # noqa: E402
+
+from allocsearch.core.errors import InputError  # noqa: E402
+
+
+def _stay_on_loopback() -> None:
+    """Ray has one switch that makes a session of one node listen on 127.0.0.1 only; it reads it when imported, and in its children."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextmanager
+def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
+    """A Ray session that says nothing on the terminal; one that was there before stays."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    local: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False}
+    if address is None:
+        _stay_on_loopback()
+    try:
+        ray.init(
+            address="local" if address is None else address,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+            configure_logging=False,
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
+        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,77 @@
+"""The command line: documented exit codes, one line per error, no traceback."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from allocsearch import __version__
+from allocsearch.cli import catalogue, reading, search  # noqa: F401 - they register their commands
+from allocsearch.cli.app import app
+from allocsearch.core.errors import InfeasibleError, InputError
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    parts = [f"allocsearch {__version__}"]
+    for package in ("torch", "ray", "optuna", "peft", "transformers"):
+        try:
+            parts.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            parts.append(f"{package} missing")
+    typer.echo(", ".join(parts))
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_versions, help="Print versions.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: documented exit codes, one line per error, no traceback."""
+    code = 1
+    try:
+        result = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (typer.Exit, SystemExit) as stop:
+        found = getattr(stop, "exit_code", getattr(stop, "code", 0))
+        code = found if isinstance(found, int) else 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except InfeasibleError as error:
+        code = _complain(error, 3)
+    except InputError as error:
+        code = _complain(error, 2)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        code = _unexpected(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _complain(error: Exception, code: int) -> int:
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    from click import ClickException  # noqa: PLC0415 - typer's own usage errors
+
+    if isinstance(error, ClickException):
+        error.show()
+        return 2
+    if type(error).__name__ == "TooManyFailuresError":
+        return _complain(error, 4)
+    if os.environ.get("ALLOCSEARCH_DEBUG"):
+        traceback.print_exc()
+    typer.echo(f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} (ALLOCSEARCH_DEBUG=1 shows where)", err=True)
+    return 1

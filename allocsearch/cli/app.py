@@ -1,0 +1,39 @@
+"""The typer application, the options that commands share, and how they print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    name="allocsearch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find how many LoRA experts of which rank each layer of a language model should get, within a parameter budget.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and everything else on stderr.")]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", envvar="ALLOCSEARCH_STORAGE", help="Database URL. Default: SQLite in ALLOCSEARCH_HOME.", show_default=False),
+]
+Name = Annotated[str, typer.Argument(help="The study's name.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help="Trials at a time. Default: one per GPU, or per CPU.")]
+Address = Annotated[str | None, typer.Option("--address", help="Join a Ray cluster from one of its nodes: `auto` or host:port.")]
+Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Folder for trained weights, shared by all workers.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray; for debugging.")]
+Objective = Literal["pareto", "accuracy", "nll"]
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def say(line: str) -> None:
+    """A line on stderr, where progress goes."""
+    typer.echo(line, err=True)

@@ -1,0 +1,121 @@
+"""`status`, `front` and `export`: what a study has found. They work while it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json
+from allocsearch.core.errors import InfeasibleError
+
+
+@app.command(epilog="Example: allocsearch status quickstart")
+def status(
+    name: Annotated[str | None, typer.Argument(help="The study's name; without one, all studies.")] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Counts per state, best so far, time and compute spent."""
+    from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+
+    catalog = Catalog(storage)
+    if name is None:
+        names = catalog.names()
+        if as_json:
+            print_json({"studies": names})
+        elif names:
+            terminal.out.print("\n".join(names), markup=False)
+        else:
+            terminal.err.print("no study yet; start one with: allocsearch run --budget 8M-params")
+        return
+    found = views.status_json(catalog.record(name))
+    if as_json:
+        print_json(found)
+        return
+    counts = found["counts"]
+    rows = [[state, counts[state]] for state in counts]
+    terminal.out.print(terminal.rows_table(f"{name}: {found['task']} on {found['model']}, {found['budget']}", ["trials", "number"], rows))
+    spent = terminal.duration(found["worker_seconds"])
+    terminal.out.print(f"{counts['finished'] + counts['stopped']} of {found['target_trials']} done, {spent} of worker time spent")
+    if found["best"] is not None:
+        best = found["best"]
+        terminal.out.print(
+            f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}", markup=False
+        )
+    for failure in found["failures"][-3:]:
+        terminal.out.print(f"trial {failure['trial']} failed: {failure['reason']}", markup=False)
+    if found["missing_trials"]:
+        terminal.err.print(f"if no driver is running it, continue with: allocsearch resume {name}")
+
+
+@app.command(epilog="Example: allocsearch front quickstart --json")
+def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
+    """The Pareto front of accuracy against trainable parameters."""
+    from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+    from allocsearch.search import results  # noqa: PLC0415
+
+    record = Catalog(storage).record(name)
+    if as_json:
+        print_json(views.front_json(record))
+        return
+    points = results.pareto(record.trials)
+    if not points:
+        raise InfeasibleError(
+            f"study {name!r} must have a finished trial to show a front, but it has none yet: see allocsearch status {name}"
+        )
+    terminal.out.print(terminal.front_table(points, title=f"{name}: Pareto front on the search split"))
+    terminal.out.print(
+        "The interval covers the sampling of rows; it covers neither the seed's noise nor the selection of the best.", style="dim"
+    )
+
+
+@app.command(epilog="Example: allocsearch export quickstart --pick smallest -o best.yaml")
+def export(
+    name: Name,
+    *,
+    trial: Annotated[int | None, typer.Option(min=0, help="The trial to export.")] = None,
+    pick: Annotated[Literal["best", "knee", "smallest"], typer.Option(help="Which trial, if none is named.")] = "best",
+    form: Annotated[Literal["yaml", "peft"], typer.Option("--format", help="`peft` needs the trial's kept weights.")] = "yaml",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File or folder. Without one, YAML goes to stdout.")] = None,
+    storage: Storage = None,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trial as a config. Works while the study runs."""
+    from allocsearch import export as exports, terminal, views  # noqa: PLC0415, I001 - imports Optuna
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+    from allocsearch.driver import Options, artifacts_folder, stored_base  # noqa: PLC0415
+    from allocsearch.backends.artifacts import FolderArtifacts  # noqa: PLC0415
+    from allocsearch.models import model_shape  # noqa: PLC0415 - imports torch
+
+    record = Catalog(storage).record(name)
+    chosen, why = exports.choose(record, trial=trial, pick=pick)
+    shape = model_shape(record.spec.model, record.spec.revision)
+    table = views.cost_json(chosen.trial.assignment.allocation, shape, chosen.trial.assignment.routing)
+    exported = exports.config(record, chosen, why, layers=table["per_layer"], architecture=shape.architecture)
+    if form == "peft":
+        folder = output or Path(f"{name}-trial-{chosen.trial.number}")
+        store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
+        exports.write_peft(exported, base_model=stored_base(record), weights=chosen.measured.artifact, artifacts=store, folder=folder)
+        where = str(folder)
+    elif output is not None:
+        exports.write_yaml(exported, output)
+        where = str(output)
+    else:
+        where = ""
+    terminal.err.print(f"trial {chosen.trial.number}: {why}" + (f" → {where}" if where else ""), markup=False)
+    if as_json:
+        print_json(
+            {
+                "study": name,
+                "trial": chosen.trial.number,
+                "why": why,
+                "path": where or None,
+                "config": exported.model_dump(mode="json", by_alias=True),
+            }
+        )
+    elif not where:
+        sys.stdout.write(exports.to_yaml(exported))

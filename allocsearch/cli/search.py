@@ -1,0 +1,149 @@
+"""`run` and `resume`. Heavy libraries are imported by the command that needs them, so that `--help` and tables stay quick."""
+
+from typing import Annotated, Any
+
+import typer
+
+from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Objective, Storage, Workers, app, print_json, say
+from allocsearch.core.errors import InfeasibleError
+
+
+@app.command(epilog="Example: allocsearch run --budget 8M-params")
+def run(
+    study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.")] = "quickstart",
+    *,
+    budget: Annotated[str | None, typer.Option(help="Such as 50M-params, 8M-active or 1.5%, joined by commas.")] = None,
+    model: Annotated[str | None, typer.Option(help="A built-in name, a hub id or a folder.")] = None,
+    task: Annotated[str | None, typer.Option(help="A built-in name, or a YAML file that states a task.")] = None,
+    space: Annotated[str | None, typer.Option(help="A name under search_spaces/, or a YAML path.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach.")] = None,
+    objective: Annotated[Objective | None, typer.Option(help="What to optimise.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study. Default: the spec's.")] = None,
+    workers: Workers = None,
+    storage: Storage = None,
+    address: Address = None,
+    artifacts: Artifacts = None,
+    inline: Inline = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
+    from allocsearch import driver, spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
+
+    overrides = {"budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective, "seed": seed}
+    parsed = specs.load(study, overrides)
+    name = name or parsed.name
+    options = driver.Options(storage, workers, address, artifacts, inline)
+    if dry_run:
+        _show_plan(driver, parsed, name, options, as_json=as_json)
+        return
+    done = _finished_before(driver, parsed, name, storage)
+    if done is not None:
+        terminal.err.print(f"study {name!r} of the same spec is finished already; this is its result")
+        _show_result(done, as_json=as_json)
+        return
+    source = driver.source_of(study, overrides)
+    with driver.start(parsed, name=name, source=source, options=options, say=say) as running:
+        _drive(running, num_trials=parsed.trials, storage=storage, as_json=as_json)
+
+
+@app.command(epilog="Example: allocsearch resume quickstart")
+def resume(
+    name: Name,
+    *,
+    trials: Annotated[int | None, typer.Option(min=1, help="A new target number of finished trials.")] = None,
+    workers: Workers = None,
+    storage: Storage = None,
+    address: Address = None,
+    artifacts: Artifacts = None,
+    inline: Inline = False,
+    as_json: Json = False,
+) -> None:
+    """Continue a study to its target number of trials, after any kind of death."""
+    from allocsearch import driver  # noqa: PLC0415 - imports torch
+
+    options = driver.Options(storage, workers, address, artifacts, inline)
+    with driver.resume(name, num_trials=trials, options=options, say=say) as running:
+        _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
+
+
+def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool) -> None:
+    from allocsearch import terminal  # noqa: PLC0415
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+
+    try:
+        with terminal.display(running, num_trials=num_trials) as show:
+            for trial in running:
+                show(trial)
+    except KeyboardInterrupt:
+        terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}", markup=False)
+        raise
+    except Exception as error:
+        if type(error).__name__ == "TooManyFailuresError":
+            terminal.err.print(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}", markup=False)
+        raise
+    _show_result(Catalog(storage).record(running.name), as_json=as_json)
+
+
+def _show_result(record: Any, *, as_json: bool) -> None:
+    from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch.search import results  # noqa: PLC0415
+
+    points = results.pareto(record.trials)
+    if not points:
+        raise InfeasibleError(f"a result needs a finished trial, but study {record.name!r} has none: see allocsearch status {record.name}")
+    winner = results.picked(record.trials, "best")
+    if as_json:
+        print_json({**views.front_json(record), "winner": views.point_json(winner), "why": results.reason("best", winner, record.trials)})
+        return
+    terminal.out.print(
+        terminal.front_table(points, title=f"{record.name}: Pareto front on the search split, {len(results.points(record.trials))} trials")
+    )
+    terminal.out.print(f"\nwinner: trial {winner.trial.number}, {winner.trial.assignment.allocation}", markup=False)
+    terminal.out.print(f"  {results.reason('best', winner, record.trials)}", markup=False)
+    if record.base is not None:
+        terminal.out.print(f"  the frozen base scores {record.base.accuracy:.3f} on the same rows", markup=False)
+    terminal.out.print(f"\nnext: allocsearch export {record.name} --format peft -o best", markup=False)
+
+
+def _show_plan(driver: Any, parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
+    from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch.training.estimate import seconds_of_trial  # noqa: PLC0415
+
+    planned = driver.plan(parsed)
+    workers = driver.num_workers(options, parsed.trials)
+    seconds = seconds_of_trial(planned.shape, parsed.proxy) * -(-parsed.trials // workers)
+    found = views.plan_json(planned, seconds=seconds, name=name, workers=workers)
+    if as_json:
+        print_json(found)
+        return
+    model, space = found["model"], found["space"]
+    terminal.out.print(f"study      {name}, spec {found['spec_hash']}", markup=False)
+    terminal.out.print(
+        f"model      {model['name']}: {model['architecture']}, {model['layers']} layers, {model['parameters']:,} parameters", markup=False
+    )
+    terminal.out.print(f"task       {found['task']}", markup=False)
+    terminal.out.print(f"budget     {found['budget']['text']}: at most {planned.budget}", markup=False)
+    terminal.out.print(f"space      {space['name']}: {len(space['dimensions'])} dimensions, {space['points']:,} points", markup=False)
+    terminal.out.print(
+        f"trials     {found['trials']} of {found['steps']} steps × {len(found['seeds'])} seed(s), on {workers} worker(s)", markup=False
+    )
+    terminal.out.print(f"time       about {terminal.duration(seconds)}, a rough estimate from this machine's speed\n", markup=False)
+    headings = ["warm start", "trainable", "active", "allocation"]
+    rows = [
+        [s["name"] + (" (baseline)" if s["baseline"] else ""), s["trainable"], s["active"], s["allocation"]] for s in found["warm_starts"]
+    ]
+    terminal.out.print(terminal.rows_table("", headings, rows))
+    rows = [[f"example {i + 1}", e["trainable"], e["active"], e["allocation"]] for i, e in enumerate(found["examples"])]
+    terminal.out.print(terminal.rows_table("", ["proposal", "trainable", "active", "allocation"], rows))
+
+
+def _finished_before(driver: Any, parsed: Any, name: str, storage: str | None) -> Any:
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+
+    catalog = Catalog(storage)
+    if name not in catalog.names():
+        return None
+    record = catalog.record(name)
+    return record if driver.is_finished(record, parsed) else None

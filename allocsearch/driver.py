@@ -1,0 +1,330 @@
+"""The composition root: from a spec to a plan, and from a plan to a run that can be resumed after any kind of death."""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from allocsearch import spec as specs
+from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.optuna_study import OptunaStudy
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import Budget, Cost, cost
+from allocsearch.core.errors import InputError, shown
+from allocsearch.core.geometry import ModelShape
+from allocsearch.core.ports import Executor
+from allocsearch.core.space import SearchSpace
+from allocsearch.core.trial import Measured, Trial
+from allocsearch.core.warm_starts import WARM_STARTS, scaled
+from allocsearch.documents import named
+from allocsearch.home import home
+from allocsearch.models import model_digest, model_shape, resolve
+from allocsearch.search import results
+from allocsearch.search.proposals import Proposals
+from allocsearch.spec import StudySpec
+from allocsearch.training.finetune import ProxyEvaluator
+from allocsearch.training.tasks import load_task
+
+Say = Callable[[str], None]
+
+_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
+
+
+class TooManyFailuresError(RuntimeError):
+    """The study is paused because too many of its trials failed; its text says what they share."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A warm start scaled to the budget; `is_baseline` where the space cannot express it."""
+
+    name: str
+    allocation: Allocation
+    cost: Cost
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a spec means on its model. Made from the config alone: nothing is loaded, written or started."""
+
+    spec: StudySpec
+    shape: ModelShape
+    budget: Budget
+    space: SearchSpace
+    proposals: Proposals
+
+    @cached_property
+    def starts(self) -> tuple[Start, ...]:
+        """The warm starts that fit, in order, at most as many as there are trials."""
+        found: list[Start] = []
+        for name in self.spec.warm_starts:
+            allocation = scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
+            if allocation is not None and allocation not in [start.allocation for start in found]:
+                total = cost(allocation, self.shape, self.space.routing)
+                found.append(Start(name, allocation, total, not self.space.expresses(allocation)))
+        return tuple(found[: self.spec.trials])
+
+    @property
+    def oversized(self) -> tuple[str, ...]:
+        """Warm starts that the budget has no room for."""
+        fits = {
+            name: scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
+            for name in self.spec.warm_starts
+        }
+        return tuple(name for name, allocation in fits.items() if allocation is None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may differ from machine to machine without changing what a study finds."""
+
+    storage: str | None = None
+    workers: int | None = None
+    address: str | None = None
+    artifacts: Path | None = None
+    inline: bool = False
+
+
+def plan(spec: StudySpec) -> Plan:
+    """What `spec` means on its model.
+
+    Raises:
+        InputError: for an unknown model, or a space or router that does not fit it.
+        InfeasibleError: where no allocation of the space is inside the budget.
+    """
+    shape = model_shape(spec.model, spec.revision)
+    budget = Budget.parse(spec.budget).resolve(shape)
+    space = spec.space.template().bind(shape, spec.routing.routing())
+    ladder = spec.ladder if spec.objective == "pareto" else (1.0,)
+    return Plan(spec, shape, budget, space, Proposals(space, budget, ladder, spec.seed))
+
+
+class Run:
+    """One driver on one study: iterating runs trials and yields each as it ends.
+
+    Attributes:
+        name: the study's.
+        record: the study as it stood when the run began.
+    """
+
+    def __init__(self, catalog: Catalog, record: StudyRecord, plan_: Plan, evaluator: ProxyEvaluator, executor: Executor) -> None:
+        self.name, self.record, self.plan = record.name, record, plan_
+        self.pace = results.Pace()
+        self.num_workers: int = getattr(executor, "num_workers", 1)
+        self._evaluator, self._executor, self._catalog = evaluator, executor, catalog
+        self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial so far, by number."""
+        return tuple(self._study.trials())
+
+    def __iter__(self) -> Iterator[Trial]:
+        """Run until the target is reached.
+
+        Raises:
+            TooManyFailuresError: where the share of failed trials passes the spec's limit. Everything is kept.
+        """
+        for start in self.plan.starts:
+            self._study.enqueue(start.allocation, start.name)  # those that the study has already are passed over
+        self.pace = results.Pace()
+        for trial in self._executor.run(self._study, self._evaluator):
+            if trial.outcome is not None:
+                self.pace.count()
+            if isinstance(trial.outcome, Measured):
+                self._keep_the_fronts_weights()
+            yield trial
+        if self._study.failure_report is not None:
+            raise TooManyFailuresError(self._study.failure_report)
+
+    def _keep_the_fronts_weights(self) -> None:
+        """Adapters off the front are deleted: thousands of trials would fill a disk."""
+        front = {point.measured.artifact for point in results.pareto(self._study.trials())}
+        for name in self._study.artifacts - front:
+            self._study.forget_artifact(name)
+            if self._evaluator.artifacts is not None:
+                self._evaluator.artifacts.remove(name)
+
+
+@contextmanager
+def start(
+    spec: StudySpec,
+    *,
+    name: str | None = None,
+    source: Mapping[str, Any] | None = None,
+    options: Options = Options(),
+    say: Say = lambda _: None,
+) -> Iterator[Run]:
+    """A new study, ready to run. All that can be wrong is checked before anything is written.
+
+    Raises:
+        InputError: for bad input, and where a study of that name exists, with the command that continues it.
+    """
+    name = name or spec.name
+    planned = plan(spec)
+    catalog = Catalog(options.storage)
+    if name in catalog.names():
+        raise _exists(catalog.record(name), spec)
+    evaluator, digests = _prepare(spec, name, options, say)
+    with _only_driver(catalog.url, name):
+        attrs = {**digests, "versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
+        catalog.create(name, spec, attrs)
+        yield Run(catalog, catalog.record(name), planned, evaluator, _executor(planned, spec.trials, options, say))
+
+
+@contextmanager
+def resume(name: str, *, num_trials: int | None = None, options: Options = Options(), say: Say = lambda _: None) -> Iterator[Run]:
+    """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
+
+    Raises:
+        InputError: where there is no such study, another driver runs it, or the spec, the model or the data have changed.
+    """
+    catalog = Catalog(options.storage)
+    record = catalog.record(name)
+    _check_unchanged(record)
+    if num_trials is not None and num_trials < record.num_trials - record.num_missing:
+        raise InputError(
+            f"`--trials` must be at least what has finished, but got {num_trials} with {record.num_trials - record.num_missing} done"
+        )
+    planned = plan(record.spec)
+    evaluator, digests = _prepare(record.spec, name, options, say)
+    for key, digest in digests.items():
+        if record.attrs.get(key, digest) != digest:
+            what = key.removesuffix("_digest")
+            raise InputError(
+                f"the {what} of a resumed study must be the one that it began with, but {record.attrs[key]} became {digest}: "
+                f"restore it, or start a new study"
+            )
+    with _only_driver(catalog.url, name):
+        if num_trials is not None:
+            catalog.retarget(name, num_trials)
+        record = catalog.record(name)
+        yield Run(catalog, record, planned, evaluator, _executor(planned, max(1, record.num_missing), options, say))
+
+
+def run(study: str = "quickstart", *, name: str | None = None, options: Options = Options(), **overrides: Any) -> StudyRecord:
+    """Search, from Python: `run("quickstart", budget="8M-params", trials=20)`. Returns the finished study."""
+    spec = specs.load(study, overrides)
+    with start(spec, name=name, source=source_of(study, overrides), options=options) as running:
+        for _ in running:
+            pass
+    return Catalog(options.storage).record(running.name)
+
+
+def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The file that a spec came from, so that a resume can tell whether it was edited since; nothing for a shipped study."""
+    if study in named("studies"):
+        return {}
+    return {
+        "file": str(Path(study).expanduser().resolve()),
+        "overrides": {key: value for key, value in overrides.items() if value is not None},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def stored_base(record: StudyRecord) -> str:
+    """What an exported adapter names as its base: a folder for a built-in model or a given folder, else the hub id."""
+    return str(resolve(record.spec.model))
+
+
+def num_workers(options: Options, num_trials: int) -> int:
+    """Trials that would run at a time on this machine."""
+    from allocsearch.backends.ray_executor import local_resources  # noqa: PLC0415 - seconds to import
+
+    return 1 if options.inline else local_resources(options.workers, num_trials=num_trials).num_workers
+
+
+def artifacts_folder(name: str, options: Options) -> Path:
+    """Where the weights of study `name` are kept."""
+    return (options.artifacts or home() / "artifacts") / name
+
+
+def _prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[ProxyEvaluator, dict[str, str]]:
+    """The evaluator, once the task and the model are known to be there, and digests of both."""
+    task = load_task(spec.task.source())
+    model = resolve(spec.model, say)
+    digest = model_digest(model) if isinstance(model, Path) else f"{model}@{spec.revision or 'main'}"
+    evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
+    return evaluator, {"task_digest": task.digest, "model_digest": digest}
+
+
+def _executor(planned: Plan, num_trials: int, options: Options, say: Say) -> Executor:
+    if options.inline:
+        from allocsearch.backends.inline_executor import InlineExecutor  # noqa: PLC0415 - see below
+
+        return InlineExecutor()
+    from allocsearch.backends.ray_executor import RayExecutor, local_resources  # noqa: PLC0415 - seconds to import
+
+    resources = local_resources(options.workers, num_trials=num_trials)
+    say(f"starting Ray with {resources.num_workers} worker{'s' if resources.num_workers > 1 else ''} for {planned.shape.architecture}")
+    return RayExecutor(resources, address=options.address)
+
+
+def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
+    changes = specs.diff(record.spec, spec)
+    changes = [change for change in changes if not change.startswith("name:")]
+    if changes:
+        return InputError(
+            f"a new study needs a new name, but {record.name!r} exists with another spec ({shown(changes, limit=3)}): give --name, "
+            f"or continue that one with: allocsearch resume {record.name}"
+        )
+    return InputError(
+        f"study {record.name!r} exists already, with {record.num_trials - record.num_missing} of {record.num_trials} trials done: "
+        f"continue it with: allocsearch resume {record.name}"
+    )
+
+
+def is_finished(record: StudyRecord, spec: StudySpec) -> bool:
+    """Whether `record` is a study of this very spec with nothing left to do."""
+    return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.num_missing == 0
+
+
+def _check_unchanged(record: StudyRecord) -> None:
+    source = record.attrs.get("source") or {}
+    file = source.get("file")
+    if file is None or not Path(file).is_file():
+        return  # the spec in the database is the study's; the file was only its first form
+    now = specs.load(file, source.get("overrides", {}))
+    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(("trials:", "name:", "about:"))]
+    if changes:
+        raise InputError(
+            f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "
+            f"undo that, or start a new study with --name"
+        )
+
+
+@contextmanager
+def _only_driver(url: str, name: str) -> Iterator[None]:
+    """Holds the study on this machine; the system lets go of it however this process ends."""
+    folder = home() / "locks"
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / f"{sha256(f'{url}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"a study must have one driver, but another process is running {name!r}: wait for it, or stop it") from error
+    except OSError as error:
+        raise InputError(f"the home folder {home()} must be writable, but: {error.strerror}: set ALLOCSEARCH_HOME") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,249 @@
+"""A trial as a config that others read: YAML with its evidence, or a folder that PEFT loads."""
+
+import datetime as dt
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.backends.catalog import StudyRecord
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.errors import InputError
+from allocsearch.search import results
+from allocsearch.search.results import Pick, Point
+from allocsearch.spec import Closed, RoutingSpec
+
+SCHEMA: Final = "allocsearch/v1"
+
+
+class LayerRow(Closed):
+    """One layer of the per-layer table."""
+
+    layer: Annotated[int, Field(ge=0)]
+    plan: str
+    trainable: Annotated[int, Field(ge=0)]
+    active: Annotated[int, Field(ge=0)]
+
+
+class ModelRecord(Closed):
+    """The base model that the allocation was found for."""
+
+    id: str
+    revision: str | None = None
+    architecture: str
+    shape_hash: str
+    weights: str
+
+
+class BudgetRecord(Closed):
+    """Limits and exact counts."""
+
+    budget: str
+    trainable: Annotated[int, Field(ge=0)]
+    active: Annotated[int, Field(ge=0)]
+
+
+class ScoreRecord(Closed):
+    """What was measured, where, and what the interval does not cover."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    interval_kind: str
+    nll: float
+    split: Literal["search", "test"]
+    selection_biased: bool
+    rows: int
+    seeds: tuple[int, ...]
+    frozen_base_accuracy: float | None = None
+
+
+class FidelityRecord(Closed):
+    """How long the proxy trained."""
+
+    train_rows: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    dtype: str
+
+
+class StudyOrigin(Closed):
+    """Where the allocation came from."""
+
+    name: str
+    spec_hash: str
+    trial: int
+    origin: str
+    trials: int
+    task: str
+    space: str
+
+
+class ExportedConfig(Closed):
+    """An exported allocation with its evidence: schema `allocsearch/v1`."""
+
+    schema_version: Literal["allocsearch/v1"] = Field(alias="schema")
+    allocation: str
+    layers: tuple[LayerRow, ...]
+    routing: RoutingSpec
+    alpha: Literal["2r"] | Annotated[float, Field(gt=0)]
+    aux_loss_weight: float
+    model: ModelRecord
+    parameters: BudgetRecord
+    score: ScoreRecord
+    fidelity: FidelityRecord
+    study: StudyOrigin
+    picked: str
+    versions: dict[str, str]
+    date: str
+
+    @model_validator(mode="after")
+    def _states_one_allocation(self) -> "ExportedConfig":
+        allocation = Allocation.parse(self.allocation)
+        self.routing.routing()
+        plans = [row.plan for row in self.layers]
+        if plans != [str(plan) for plan in allocation]:
+            raise ValueError("`layers` must say the same as `allocation`, but they differ: one of them was edited")
+        return self
+
+
+def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point, str]:
+    """The trial to export and why.
+
+    Raises:
+        InputError: where that trial is not a finished one.
+    """
+    if trial is None:
+        chosen = results.picked(record.trials, pick)
+        return chosen, results.reason(pick, chosen, record.trials)
+    for point in results.points(record.trials):
+        if point.trial.number == trial:
+            return point, f"trial {trial}, chosen by hand"
+    raise InputError(
+        f"a trial to export must have finished, but trial {trial} of {record.name!r} has not: see allocsearch status {record.name}"
+    )
+
+
+def config(record: StudyRecord, point: Point, why: str, *, layers: list[Mapping[str, Any]], architecture: str) -> ExportedConfig:
+    """The exported config of `point`; `layers` are the rows of `views.cost_json`."""
+    spec, measured = record.spec, point.measured
+    return ExportedConfig.model_validate(
+        {
+            "schema": SCHEMA,
+            "allocation": str(point.trial.assignment.allocation),
+            "layers": layers,
+            "routing": spec.routing.model_dump(mode="json"),
+            "alpha": spec.proxy.alpha,
+            "aux_loss_weight": spec.proxy.aux_loss_weight,
+            "model": {
+                "id": spec.model,
+                "revision": spec.revision,
+                "architecture": architecture,
+                "shape_hash": record.attrs["shape_digest"],
+                "weights": record.attrs["model_digest"],
+            },
+            "parameters": {"budget": spec.budget, "trainable": point.trial.cost.trainable, "active": point.trial.cost.active},
+            "score": {
+                "accuracy": measured.accuracy,
+                "interval": list(point.interval),
+                "interval_kind": "95 % Wilson over rows; covers neither seed noise nor selection",
+                "nll": measured.nll,
+                "split": "search",
+                "selection_biased": True,
+                "rows": point.num_rows,
+                "seeds": [score.seed for score in measured.scores],
+                "frozen_base_accuracy": None if record.base is None else record.base.accuracy,
+            },
+            "fidelity": {
+                "train_rows": spec.proxy.train_rows,
+                "steps": spec.proxy.num_steps,
+                "batch_size": spec.proxy.batch_size,
+                "learning_rate": spec.proxy.learning_rate,
+                "dtype": spec.proxy.dtype,
+            },
+            "study": {
+                "name": record.name,
+                "spec_hash": spec.digest,
+                "trial": point.trial.number,
+                "origin": point.trial.origin,
+                "trials": len(results.points(record.trials)),
+                "task": spec.task.name,
+                "space": spec.space.name,
+            },
+            "picked": why,
+            "versions": dict(record.attrs.get("versions", {})),
+            "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    )
+
+
+def to_yaml(exported: ExportedConfig) -> str:
+    """The YAML text of an exported config."""
+    return yaml.safe_dump(exported.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120)
+
+
+def write_yaml(exported: ExportedConfig, path: Path) -> None:
+    """Write the YAML; a reader never sees half of it."""
+    with _in_place(path) as draft:
+        draft.write_text(to_yaml(exported), encoding="utf-8")
+
+
+def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None, artifacts: FolderArtifacts, folder: Path) -> None:
+    """A PEFT adapter folder: config, the trial's trained weights (safetensors), and the YAML with the evidence.
+
+    Raises:
+        InputError: where the trial's weights were not kept, or `folder` has something else in it.
+    """
+    if weights is None:
+        raise InputError(
+            f"a PEFT export needs the trial's weights, but those of trial {exported.study.trial} were not kept (it is not on the front): "
+            f"export it with --format yaml and train it"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"the output must be a new or empty folder, but {folder} exists: choose another with -o")
+    from allocsearch.training.adapter import adapter_config  # noqa: PLC0415 - imports torch, which a YAML export does without
+
+    adapter = adapter_config(
+        exported.allocation, exported.routing.routing(), alpha=exported.alpha, aux_loss_weight=exported.aux_loss_weight, base=base_model
+    )
+    adapter.inference_mode = True
+
+    with tempfile.TemporaryDirectory(dir=_parent(folder), prefix=f".{folder.name}-") as scratch:
+        draft = Path(scratch) / folder.name
+        draft.mkdir()
+        adapter.save_pretrained(str(draft))
+        artifacts.read(weights, draft / "adapter_model.safetensors")
+        (draft / "allocsearch.yaml").write_text(to_yaml(exported), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        shutil.move(draft, folder)
+
+
+class _in_place:  # noqa: N801 - a context manager reads as a verb
+    """Yields a draft beside `path` that takes its place on success."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._draft = _parent(path) / f".{path.name}.part"
+
+    def __enter__(self) -> Path:
+        return self._draft
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._draft.replace(self._path)
+        else:
+            self._draft.unlink(missing_ok=True)
+
+
+def _parent(path: Path) -> Path:
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output's folder must be one that can be written, but {path.parent}: {error.strerror}") from error
+    return path.absolute().parent

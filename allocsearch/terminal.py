@@ -1,0 +1,141 @@
+"""What a user sees: tables, a live view where there is a terminal, plain lines where there is none."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from allocsearch.core.budget import short_count
+from allocsearch.core.trial import Failed, Measured, Stopped, Trial
+from allocsearch.search import results
+from allocsearch.search.results import Pace, Point
+
+out: Final = Console(soft_wrap=True, highlight=False)
+err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class RunView(Protocol):
+    """The part of a run that a display reads."""
+
+    name: str
+    pace: Pace
+    num_workers: int
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial so far."""
+        ...
+
+
+def front_table(points: Sequence[Point], *, title: str) -> Table:
+    """A table of measured trials."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for heading, right in (
+        ("trial", True),
+        ("trainable", True),
+        ("active", True),
+        ("accuracy", True),
+        ("95 % rows", False),
+        ("NLL", True),
+        ("origin", False),
+    ):
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    table.add_column("allocation, bottom to top", overflow="fold")
+    for point in points:
+        low, high = point.interval
+        table.add_row(
+            str(point.trial.number),
+            short_count(point.trial.cost.trainable),
+            short_count(point.trial.cost.active),
+            f"{point.measured.accuracy:.3f}",
+            f"[{low:.3f}, {high:.3f}]".replace("[", "\\["),
+            f"{point.measured.nll:.3f}",
+            Text(point.trial.origin),
+            Text(str(point.trial.assignment.allocation)),
+        )
+    return table
+
+
+def rows_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A plain table; numbers are right-aligned."""
+    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for i, heading in enumerate(headings):
+        numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    return table
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 02 min`, `3 min 20 s` or `12 s`."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole >= 3600:  # noqa: PLR2004 - seconds in an hour
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"  # noqa: PLR2004
+
+
+def trial_line(trial: Trial) -> str:
+    """One ended trial as one line."""
+    head = f"trial {trial.number:>3}  {short_count(trial.cost.trainable):>8}"
+    match trial.outcome:
+        case Measured() as measured:
+            tail = f"accuracy {measured.accuracy:.3f}  NLL {measured.nll:.3f}  {measured.seconds:5.1f} s"
+        case Stopped() as stopped:
+            tail = f"stopped at step {stopped.rungs[-1].step if stopped.rungs else 0}"
+        case Failed() as failed:
+            tail = f"failed: {failed.reason}"
+        case _:
+            tail = f"worker lost on attempt {trial.attempt}, runs again"
+    return f"{head}  {tail}  {trial.origin:<10} {trial.assignment.allocation}"
+
+
+@contextmanager
+def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[Any]:
+    """Calls back with each ended trial: redraws a live view on a terminal, prints lines elsewhere."""
+    if quiet:
+        yield lambda _trial: None
+        return
+    if not err.is_terminal:
+
+        def plain(trial: Trial) -> None:
+            err.print(Text(f"{trial_line(trial)}   [{_tally(run, num_trials)}]"))
+            sys.stderr.flush()
+
+        yield plain
+        return
+    with Live(_dashboard(run, num_trials), console=err, refresh_per_second=2, get_renderable=lambda: _dashboard(run, num_trials)):
+        yield lambda _trial: None
+
+
+def _tally(run: RunView, num_trials: int) -> str:
+    found = results.progress(run.trials, frozenset(), num_trials=num_trials)
+    done = found.counts["finished"] + found.counts["stopped"]
+    best = "no result yet" if found.best is None else f"best {found.best.measured.accuracy:.3f} (trial {found.best.trial.number})"
+    left = run.pace.seconds_left(num_trials - done)
+    failed = f", {found.counts['failed']} failed" if found.counts["failed"] else ""
+    return f"{done}/{num_trials}{failed}, {best}, {run.pace.trials_per_hour:.0f}/h, {duration(left)} left"
+
+
+def _dashboard(run: RunView, num_trials: int) -> Table:
+    grid = Table.grid(padding=(0, 0, 1, 0))
+    trials = run.trials
+    done = sum(isinstance(trial.outcome, Measured | Stopped) for trial in trials)
+    width = 40
+    filled = width * done // max(1, num_trials)
+    bar = Text("━" * filled, style="green") + Text("━" * (width - filled), style="dim")
+    grid.add_row(Text(f"{run.name}  ") + bar + Text(f"  {_tally(run, num_trials)}, {duration(run.pace.seconds)} so far"))
+    front = results.pareto(trials)
+    if front:
+        grid.add_row(front_table(front[-12:], title="Pareto front so far"))
+    recent = [trial for trial in trials if trial.outcome is not None][-3:]
+    for trial in recent:
+        grid.add_row(Text(trial_line(trial), style="dim", overflow="ellipsis", no_wrap=True))
+    return grid

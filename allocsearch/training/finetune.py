@@ -1,0 +1,209 @@
+"""The proxy: a short fine-tuning of one allocation, from an assignment to its outcome.
+
+All allocations of a study share, per seed, the training rows, their order and the evaluation rows, and experts start equal wherever
+two allocations share them. The seed moves the NLL several times as much as the allocation does; most of that cancels in pairs.
+"""
+
+import math
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from peft import get_peft_model
+
+from allocsearch.core.ports import ArtifactStore, Report
+from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, RungScore, SeedScore, Stopped
+from allocsearch.models import LoadedBase, load_base
+from allocsearch.moelora import balance_loss
+from allocsearch.spec import ProxySpec, StudySpec
+from allocsearch.training.adapter import adapter_config
+from allocsearch.training.collate import EncodedExample, collate, encode
+from allocsearch.training.evaluate import score
+from allocsearch.training.examples import Example, Task
+from allocsearch.training.likelihood import completion_loss
+from allocsearch.training.splits import batches, select
+from allocsearch.training.tasks import load_task
+
+
+@dataclass(frozen=True)
+class ProxyEvaluator:
+    """The Evaluator port: trains and scores on the device that its process sees.
+
+    Attributes:
+        spec: the study's.
+        model: a folder or a hub id, already fetched.
+        artifacts: where to leave trained weights; None keeps none.
+        prefix: of the weights' names, unique to the study.
+    """
+
+    spec: StudySpec
+    model: str
+    artifacts: ArtifactStore | None = None
+    prefix: str = ""
+
+    def __call__(self, assignment: Assignment, report: Report) -> Outcome:
+        """Train every seed and score it on the search rows."""
+        started = time.perf_counter()
+        bench = _bench(self.spec, self.model)
+        worker = f"{socket.gethostname()}/{os.getpid()}"
+        scores: list[SeedScore] = []
+        rungs: list[RungScore] = []
+        artifact = None
+        base = bench.base_score if assignment.score_base else None
+
+        def at_rung(rung: RungScore) -> bool:
+            rungs.append(rung)
+            return report(rung)
+
+        try:
+            for seed in assignment.seeds:
+                with _Adapted(bench, assignment, seed) as adapted:
+                    adapted.train(at_rung)
+                    scores.append(adapted.score())
+                    if artifact is None and assignment.keep_weights and self.artifacts is not None:
+                        artifact = self._keep(adapted, assignment)
+        except _StoppedEarly:
+            return Stopped(tuple(rungs), time.perf_counter() - started, worker)
+        except (_NonFiniteError, torch.OutOfMemoryError) as error:
+            reason = " ".join(str(error).split())[:300]
+            return Failed(reason, time.perf_counter() - started, worker)
+        return Measured(tuple(scores), time.perf_counter() - started, worker, artifact, base, tuple(rungs))
+
+    def _keep(self, adapted: "_Adapted", assignment: Assignment) -> str:
+        """Store the first seed's weights, under a name that a second attempt overwrites."""
+        name = f"{self.prefix}-trial-{assignment.number:06d}.safetensors"
+        with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
+            adapted.model.save_pretrained(folder)
+            assert self.artifacts is not None
+            self.artifacts.write(name, Path(folder) / "adapter_model.safetensors")
+        return name
+
+
+class _NonFiniteError(ArithmeticError):
+    """The loss left the finite numbers; the same trial would do so again."""
+
+
+class _StoppedEarly(Exception):  # noqa: N818 - an outcome, not an error
+    """The scheduler ended the trial at a rung."""
+
+
+class _Bench:
+    """What a process keeps from trial to trial: the frozen base, the tokenised rows."""
+
+    def __init__(self, spec: StudySpec, model: str) -> None:
+        self.proxy: ProxySpec = spec.proxy
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded: LoadedBase = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision)
+        self.model, self.tokenizer = loaded.model, loaded.tokenizer
+        self.task: Task = load_task(spec.task.source())
+        self.search_rows: tuple[Example, ...] = self.task.search[: spec.proxy.search_rows]
+        self._training: dict[int, tuple[EncodedExample, ...]] = {}
+
+    @cached_property
+    def search_encoded(self) -> tuple[EncodedExample, ...]:
+        return encode(self.search_rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
+
+    def train_encoded(self, seed: int) -> tuple[EncodedExample, ...]:
+        """The training rows of `seed`, the same for every allocation."""
+        if seed not in self._training:
+            rows = select(self.task.train, self.proxy.train_rows, seed=seed)
+            self._training[seed] = encode(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
+        return self._training[seed]
+
+    def score(self, model: Any, *, seed: int) -> SeedScore:
+        return score(
+            model,
+            self.tokenizer,
+            self.search_rows,
+            self.search_encoded,
+            metric=self.task.metric,
+            seed=seed,
+            max_new_tokens=self.proxy.max_new_tokens,
+        )
+
+    @cached_property
+    def base_score(self) -> SeedScore:
+        """The frozen base on the search rows: what new experts, whose output starts at zero, would score."""
+        return self.score(self.model, seed=0)
+
+
+_kept: dict[str, _Bench] = {}
+
+
+def _bench(spec: StudySpec, model: str) -> _Bench:
+    """The bench of this process; another study's is let go of."""
+    key = f"{spec.digest}/{model}"
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = _Bench(spec, model)
+    return _kept[key]
+
+
+class _Adapted:
+    """The base with one allocation's experts, which are taken off again at the end."""
+
+    def __init__(self, bench: _Bench, assignment: Assignment, seed: int) -> None:
+        self._bench, self._assignment, self._seed = bench, assignment, seed
+        proxy = bench.proxy
+        config = adapter_config(
+            assignment.allocation, assignment.routing, alpha=proxy.alpha, aux_loss_weight=proxy.aux_loss_weight, seed=seed
+        )
+        self._aux_weight = proxy.aux_loss_weight if config.balances else 0.0
+        torch.manual_seed(seed)
+        self.model = get_peft_model(bench.model, config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.model.unload()
+
+    def train(self, report: Callable[[RungScore], bool]) -> None:
+        """Raises `_NonFiniteError` at the first step whose loss is not finite, and `_StoppedEarly` where a rung says so."""
+        proxy, bench = self._bench.proxy, self._bench
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not parameters:
+            return  # a frozen allocation has nothing to train
+        optimiser = torch.optim.AdamW(parameters, lr=proxy.learning_rate, weight_decay=proxy.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_then_decay(proxy))
+        encoded = bench.train_encoded(self._seed)
+        self.model.train()
+        order = batches(len(encoded), proxy.batch_size, seed=self._seed, num_steps=proxy.num_steps)
+        for step, rows in enumerate(order, start=1):
+            batch = collate([encoded[row] for row in rows], pad_id=bench.tokenizer.pad_token_id, gold_only=True).to(self.model.device)
+            loss = completion_loss(batch, self.model(**batch.inputs, use_cache=False).logits)
+            if self._aux_weight:
+                loss = loss + self._aux_weight * balance_loss(self.model)
+            if not math.isfinite(loss.item()):
+                raise _NonFiniteError(f"the loss must be finite, but it is {loss.item()} at step {step} of seed {self._seed}")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, proxy.max_grad_norm)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
+            if step in self._assignment.rungs and step < proxy.num_steps:
+                at = self.score()
+                if not report(RungScore(self._seed, step, at.accuracy, at.mean_nll)):
+                    raise _StoppedEarly
+                self.model.train()
+
+    def score(self) -> SeedScore:
+        return self._bench.score(self.model, seed=self._seed)
+
+
+def _warm_up_then_decay(proxy: ProxySpec) -> Callable[[int], float]:
+    """Linear up over the first share of the steps, then linear down to zero after the last."""
+    total = proxy.num_steps
+    warm = max(1, round(total * proxy.warmup_share)) if proxy.warmup_share else 0
+
+    def factor(step: int) -> float:
+        return (step + 1) / warm if step < warm else (total - step) / max(1, total - warm)
+
+    return factor

@@ -1,0 +1,134 @@
+"""Studies and plans as JSON documents: what `--json` prints, and what tables are drawn from."""
+
+from typing import TYPE_CHECKING, Any
+
+from allocsearch.backends.catalog import StudyRecord
+from allocsearch.core import codec
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import cost, layer_costs
+from allocsearch.core.geometry import ModelShape, Routing
+from allocsearch.core.trial import Failed
+from allocsearch.search import results
+from allocsearch.search.results import Point
+
+if TYPE_CHECKING:
+    from allocsearch.driver import Plan
+
+_NUM_EXAMPLES = 8
+
+
+def cost_json(allocation: Allocation, shape: ModelShape, routing: Routing) -> dict[str, Any]:
+    """Trainable and active parameters, in all and per layer."""
+    total = cost(allocation, shape, routing)
+    layers = layer_costs(allocation, shape, routing)
+    return {
+        "model": shape.architecture,
+        "allocation": str(allocation),
+        "routing": codec.routing_to_json(routing),
+        "trainable": total.trainable,
+        "active": total.active,
+        "share_of_base": total.trainable / shape.num_parameters,
+        "per_layer": [
+            {"layer": i, "plan": str(plan), "trainable": layer.trainable, "active": layer.active}
+            for i, (plan, layer) in enumerate(zip(allocation, layers, strict=True))
+        ],
+    }
+
+
+def point_json(point: Point) -> dict[str, Any]:
+    """One measured trial."""
+    return {
+        "trial": point.trial.number,
+        "allocation": str(point.trial.assignment.allocation),
+        "routing": codec.routing_to_json(point.trial.assignment.routing),
+        "trainable": point.trial.cost.trainable,
+        "active": point.trial.cost.active,
+        "accuracy": point.measured.accuracy,
+        "interval": list(point.interval),
+        "nll": point.measured.nll,
+        "rows": point.num_rows,
+        "seeds": [score.seed for score in point.measured.scores],
+        "seconds": point.measured.seconds,
+        "origin": point.trial.origin,
+    }
+
+
+def front_json(record: StudyRecord) -> dict[str, Any]:
+    """The Pareto front, smallest first."""
+    return {
+        "study": record.name,
+        "split": "search",
+        "interval": "95 % Wilson over the rows; it covers neither seed noise nor the selection of the best",
+        "points": [point_json(point) for point in results.pareto(record.trials)],
+    }
+
+
+def status_json(record: StudyRecord) -> dict[str, Any]:
+    """Counts per state, best so far, compute spent."""
+    found = results.progress(record.trials, record.waiting, num_trials=record.num_trials)
+    failures = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Failed)]
+    return {
+        "study": record.name,
+        "target_trials": record.num_trials,
+        "missing_trials": record.num_missing,
+        "counts": dict(found.counts),
+        "worker_seconds": found.seconds_spent,
+        "seconds_per_trial": found.seconds_spent / found.counts["finished"] if found.counts["finished"] else None,
+        "best": None if found.best is None else point_json(found.best),
+        "frozen_base": None if record.base is None else {"accuracy": record.base.accuracy, "nll": record.base.mean_nll},
+        "failures": failures,
+        "model": record.spec.model,
+        "task": record.spec.task.name,
+        "space": record.spec.space.name,
+        "budget": record.spec.budget,
+    }
+
+
+def plan_json(plan: "Plan", *, seconds: float | None, name: str, workers: int) -> dict[str, Any]:
+    """What a run would do."""
+    spec, shape = plan.spec, plan.shape
+    examples = []
+    for point in plan.proposals.examples(_NUM_EXAMPLES):
+        total = plan.space.cost(point)
+        examples.append({"allocation": str(plan.space.decode(point)), "trainable": total.trainable, "active": total.active})
+    return {
+        "study": name,
+        "spec_hash": spec.digest,
+        "model": {
+            "name": spec.model,
+            "architecture": shape.architecture,
+            "layers": shape.num_layers,
+            "hidden_size": shape.hidden_size,
+            "targets": list(shape.targets),
+            "parameters": shape.num_parameters,
+            "shape_hash": shape.digest,
+        },
+        "task": spec.task.name,
+        "budget": {"text": spec.budget, "max_trainable": plan.budget.max_trainable, "max_active": plan.budget.max_active},
+        "space": {
+            "name": spec.space.name,
+            "dimensions": [{"name": d.name, "choices": list(d.choices)} for d in plan.space.dimensions],
+            "points": plan.space.num_points,
+        },
+        "routing": codec.routing_to_json(plan.space.routing),
+        "objective": spec.objective,
+        "ladder": list(plan.proposals.shares),
+        "sampler": spec.sampler,
+        "trials": spec.trials,
+        "seeds": list(spec.proxy.seeds),
+        "steps": spec.proxy.num_steps,
+        "workers": workers,
+        "estimated_seconds": seconds,
+        "warm_starts": [
+            {
+                "name": start.name,
+                "allocation": str(start.allocation),
+                "trainable": start.cost.trainable,
+                "active": start.cost.active,
+                "baseline": start.is_baseline,
+            }
+            for start in plan.starts
+        ],
+        "oversized_warm_starts": list(plan.oversized),
+        "examples": examples,
+    }
