@@ -9,11 +9,12 @@ from typing import Any, Final
 from peft import PeftConfig
 
 from allocsearch.core.allocation import Allocation
-from allocsearch.core.errors import InputError
-from allocsearch.core.geometry import BLOCK_ROUTERS, Routing
+from allocsearch.core.errors import InputError, shown
+from allocsearch.core.geometry import Routing
 from allocsearch.core.targets import GROUPS
 from allocsearch.moelora.registration import NAME, add_peft_type
 
+THRESHOLD_GRADIENTS: Final = ("straight_through", "none")
 _PER_RANK: Final = re.compile(r"^(\d+(?:\.\d+)?)r$")
 _parse = lru_cache(maxsize=64)(Allocation.parse)
 
@@ -25,7 +26,9 @@ class MoeLoraConfig(PeftConfig):
     Attributes:
         allocation: which experts each layer gets, as text: `2x8*8 4x8*8` is eight layers of two experts of rank 8, then eight of four.
         top_k: experts per token, one number or one per layer; more than a layer has means all. Only `topk` uses it.
-        router: `topk` (softmax over all, the best k renormalised) or `dense` (softmax over all).
+        router: `topk` (softmax over all, the best k renormalised) or `dense` (softmax over all) per adapted linear; `sigmoid` (every expert
+            weighed by itself) or `threshold` (those above a learned threshold) per transformer block, which also gate `parallel` and
+            `prompt` experts.
         lora_alpha: expert i is scaled by lora_alpha / r_i. The text `2r` means α = 2 · r_i, that is scaling 2 for every rank.
         aux_loss_weight: weight of the balance loss that training adds to the model's loss. It applies to `topk`: a dense router uses every
             expert for every token, so there is no share of selections to balance.
@@ -33,13 +36,15 @@ class MoeLoraConfig(PeftConfig):
         exclude_modules: names (or one regular expression) of modules that stay as they are.
         lora_dropout: dropout of the experts' input; the router always sees all of it.
         init_seed: seed of the initial weights. Two allocations with one seed start equal in the experts that they share.
-        swi_x: hidden width of a block router per expert; per-linear routers have none.
+        swi_x: hidden width of a block router per expert; 0 makes it a single linear. Per-linear routers have none.
+        threshold_gradient: how the `threshold` router's threshold trains: `straight_through`, or `none` to keep it as it was drawn, as the
+            authors' code does.
         modules_to_save: further modules to train and save whole, such as a classification head.
     """
 
     allocation: str = field(default="", metadata={"help": "Experts per layer, such as `2x8*8 4x8*8`."})
     top_k: int | list[int] = field(default=2, metadata={"help": "Experts per token, one number or one per layer."})
-    router: str = field(default="topk", metadata={"help": "`topk` or `dense`."})
+    router: str = field(default="topk", metadata={"help": "`topk`, `dense`, `sigmoid` or `threshold`."})
     lora_alpha: float | str = field(default=16, metadata={"help": "Scaling numerator, or `2r` for twice the rank."})
     aux_loss_weight: float = field(default=1e-3, metadata={"help": "Weight of the balance loss."})
     target_modules: list[str] | None = field(default=None, metadata={"help": "Groups, targets or module names; None: all."})
@@ -47,6 +52,7 @@ class MoeLoraConfig(PeftConfig):
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of the experts' input."})
     init_seed: int = field(default=0, metadata={"help": "Seed of the initial weights."})
     swi_x: int = field(default=4, metadata={"help": "Hidden width of a block router per expert."})
+    threshold_gradient: str = field(default="straight_through", metadata={"help": "`straight_through` or `none`."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules to train and save whole."})
 
     def __post_init__(self) -> None:
@@ -57,6 +63,8 @@ class MoeLoraConfig(PeftConfig):
         self.target_modules = _names(self.target_modules)
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"`0 <= lora_dropout < 1` must hold, but got {self.lora_dropout}")
+        if self.threshold_gradient not in THRESHOLD_GRADIENTS:
+            raise InputError(f"`threshold_gradient` must be one of {shown(THRESHOLD_GRADIENTS)}, but got {self.threshold_gradient!r}")
         if self.aux_loss_weight < 0:
             raise InputError(f"`aux_loss_weight >= 0` must hold, but got {self.aux_loss_weight}")
         self.scaling(1)
@@ -95,11 +103,6 @@ class MoeLoraConfig(PeftConfig):
         if not self.lora_alpha > 0:
             raise InputError(f"`lora_alpha > 0` must hold, but got {self.lora_alpha}")
         return self.lora_alpha / rank
-
-    def check_supported(self) -> None:
-        """Refuse what can be written down but not built."""
-        if self.router in BLOCK_ROUTERS:
-            raise InputError(f"`router` must be topk or dense, but got {self.router!r}: block routers are not built yet")
 
 
 def _names(targets: Any) -> list[str] | None:

@@ -30,13 +30,21 @@ def router_rows(num_experts: int) -> list[RowKey]:
 
 
 @torch.no_grad()
-def fill_rows(weight: torch.Tensor, keys: Iterable[RowKey], *, seed: int, layer: int, target: str) -> None:
-    """Draw each row of `weight` from U(−1/√d, 1/√d), which is what kaiming_uniform(a=√5) gives a linear of d inputs."""
+def fill_rows(weight: torch.Tensor, keys: Iterable[RowKey], *, seed: int, layer: int, target: str, normal: bool = False) -> None:
+    """Draw each row of `weight` from U(−1/√d, 1/√d), which is what kaiming_uniform(a=√5) gives a linear of d inputs.
+
+    With `normal` rows are standard normal, as an embedding's. Weights on the meta device wait for a checkpoint.
+    """
+    if weight.device.type == "meta":
+        return
     rows = list(keys)
     bound = 1 / math.sqrt(weight.shape[1])
     generator = torch.Generator("cpu")
     drawn = torch.empty(len(rows), weight.shape[1], dtype=torch.float32, device="cpu")
     for row, key in zip(drawn.unbind(0), rows, strict=True):
         generator.manual_seed(row_seed(seed, layer, target, *key))
-        row.uniform_(-bound, bound, generator=generator)
+        if normal:
+            row.normal_(generator=generator)
+        else:
+            row.uniform_(-bound, bound, generator=generator)
     weight.copy_(drawn)

@@ -6,7 +6,7 @@ Every expert's A and the router's rows are stacked into one input matrix, every 
     y = base + (h ⊙ gates · α / r) · Wₒᵤₜᵀ   one product; a gate is repeated over the ranks of its expert
 
 That is Σ gᵢ · (α / rᵢ) · Bᵢ Aᵢ x without a loop, without gathering tokens and without a host sync. A linear with one expert has no gates
-and is plain LoRA.
+and is plain LoRA. Where a router serves a whole block, gates are given and Wᵢₙ has no router's rows.
 
 Shapes: T tokens, N experts, R the sum of their ranks; Wᵢₙ is (R + N) × d_in, or R × d_in without a router; Wₒᵤₜ is d_out × R.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from allocsearch.core.geometry import Router
+from allocsearch.core.geometry import BLOCK_ROUTERS, Router
 from allocsearch.moelora.router import Gates, linear_gates, softmax_backward
 
 
@@ -42,9 +42,9 @@ class Stack:
         return sum(self.ranks)
 
     @property
-    def routed(self) -> bool:
-        """Whether there is anything to choose between."""
-        return len(self.ranks) > 1
+    def has_router(self) -> bool:
+        """Whether Wᵢₙ ends in a router of its own: there is something to choose between, and no block router that chooses."""
+        return len(self.ranks) > 1 and self.router not in BLOCK_ROUTERS
 
     @property
     def same_ranks(self) -> bool:
@@ -82,30 +82,36 @@ class Fixed:
     mask: Tensor | None = None
 
 
-def stacked_experts(base: Tensor, x: Tensor, dropped: Tensor | None, *, weights: tuple[Tensor, Tensor], fixed: Fixed) -> Mixture:
+def product_type(x: Tensor) -> torch.dtype:
+    """The type that matrix products with `x` run in: its own, or autocast's."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+def stacked_experts(
+    base: Tensor, x: Tensor, dropped: Tensor | None, *, weights: tuple[Tensor, Tensor], fixed: Fixed, gates: Tensor | None = None
+) -> Mixture:
     """Add all experts' contribution to `base`, the frozen linear's output (… × d_out).
 
     The router sees `x` (… × d_in), the experts see `dropped`, or `x` where that is None. `weights` are Wᵢₙ and Wₒᵤₜ; they are cast to the
-    type that the products run in, which is that of `x` or of autocast.
+    type that the products run in. `gates` (T × N) are those of a block router.
     """
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    dtype = product_type(x)
     flat = x.reshape(-1, x.shape[-1]).to(dtype)
     flat_dropped = None if dropped is None else dropped.reshape(-1, x.shape[-1]).to(dtype)
-    operands = (base.reshape(-1, base.shape[-1]), flat, flat_dropped, *weights, fixed)
+    operands = (base.reshape(-1, base.shape[-1]), flat, flat_dropped, *weights, gates, fixed)
     # The compiler fuses and rematerialises by itself, and can only do so with operations that it sees.
     output, total, chosen = _composed(*operands) if torch.compiler.is_compiling() else _Fused.apply(*operands)
     return Mixture(output.reshape(base.shape), total, chosen)
 
 
 def _composed(  # noqa: PLR0917 - the signature of `_Fused`
-    base: Tensor, x: Tensor, dropped: Tensor | None, w_in: Tensor, w_out: Tensor, fixed: Fixed
+    base: Tensor, x: Tensor, dropped: Tensor | None, w_in: Tensor, w_out: Tensor, given: Tensor | None, fixed: Fixed
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    stack = fixed.stack
-    h, logits = _project(x, dropped, w_in.to(x.dtype), stack)
-    if logits is None:
-        return _add_product(base, h, w_out.to(x.dtype), scale=stack.scaling[0]), None, None
-    gates = linear_gates(logits, router=stack.router, top_k=stack.top_k)
-    mixed = _spread_multiply(h, _scaled(gates.weights, fixed).to(x.dtype), fixed)
+    h, logits = _project(x, dropped, w_in.to(x.dtype), fixed.stack)
+    gates = _gates(logits, given, fixed.stack)
+    if gates is None:
+        return _add_product(base, h, w_out.to(x.dtype), scale=fixed.stack.scaling[0]), None, None
+    mixed = spread_multiply(h, _scaled(gates.weights, fixed).to(x.dtype), fixed)
     sums = _balance_sums(gates, fixed.mask) if fixed.counted else (None, None)
     return _add_product(base, mixed, w_out.to(x.dtype)), *sums
 
@@ -115,19 +121,18 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917 - `Function.apply` takes no keywords
-        ctx: Any, base: Tensor, x: Tensor, dropped: Tensor | None, w_in: Tensor, w_out: Tensor, fixed: Fixed
+        ctx: Any, base: Tensor, x: Tensor, dropped: Tensor | None, w_in: Tensor, w_out: Tensor, given: Tensor | None, fixed: Fixed
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        ctx.fixed, ctx.dtypes, stack = fixed, (base.dtype, w_in.dtype, w_out.dtype), fixed.stack
-        h, logits = _project(x, dropped, w_in.to(x.dtype), stack)
-        if logits is None:
-            ctx.save_for_backward(x, dropped, h, None, None, w_in, w_out)
-            return _add_product(base, h, w_out.to(x.dtype), scale=stack.scaling[0]), None, None
-        gates = linear_gates(logits, router=stack.router, top_k=stack.top_k)
-        ctx.save_for_backward(x, dropped, h, logits, gates.weights, w_in, w_out)
+        ctx.fixed, ctx.dtypes = fixed, (base.dtype, w_in.dtype, w_out.dtype)
+        h, logits = _project(x, dropped, w_in.to(x.dtype), fixed.stack)
+        gates = _gates(logits, given, fixed.stack)
+        ctx.save_for_backward(x, dropped, h, logits, None if gates is None else gates.weights, w_in, w_out)
+        if gates is None:
+            return _add_product(base, h, w_out.to(x.dtype), scale=fixed.stack.scaling[0]), None, None
         total, chosen = _balance_sums(gates, fixed.mask) if fixed.counted else (None, None)
         if chosen is not None:
             ctx.mark_non_differentiable(chosen)
-        mixed = _spread_multiply(h, _scaled(gates.weights, fixed).to(x.dtype), fixed)
+        mixed = spread_multiply(h, _scaled(gates.weights, fixed).to(x.dtype), fixed)
         return _add_product(base, mixed, w_out.to(x.dtype)), total, chosen
 
     @staticmethod
@@ -137,15 +142,18 @@ class _Fused(torch.autograd.Function):
         fixed: Fixed = ctx.fixed
         grad = grad.to(x.dtype)
         grad_h = grad @ w_out.to(x.dtype)
-        if logits is None:
+        grad_weights: Any = None
+        if weights is None:
             mixed, grad_z = h * fixed.stack.scaling[0], grad_h * fixed.stack.scaling[0]
         else:
             gates = _scaled(weights, fixed).to(x.dtype)
-            mixed = _spread_multiply(h, gates, fixed)
-            grad_logits = softmax_backward(weights, _scaled(_sum_per_expert(grad_h * h, weights.dtype, fixed), fixed))
+            mixed, grad_z = spread_multiply(h, gates, fixed), spread_multiply(grad_h, gates, fixed)
+            grad_weights = _scaled(_sum_per_expert(grad_h * h, weights.dtype, fixed), fixed)
+        if logits is not None:
+            grad_logits = softmax_backward(weights, grad_weights)
             if grad_total is not None:
                 grad_logits += _balance_backward(logits, grad_total, fixed.mask)
-            grad_z = torch.cat((_spread_multiply(grad_h, gates, fixed), grad_logits.to(x.dtype)), dim=-1)
+            grad_z, grad_weights = torch.cat((grad_z, grad_logits.to(x.dtype)), dim=-1), None
         grads = _project_backward(grad_z, x, dropped, w_in.to(x.dtype), needs=ctx.needs_input_grad[1:4], rank=fixed.stack.total_rank)
         base_dtype, in_dtype, out_dtype = ctx.dtypes
         return (
@@ -153,8 +161,15 @@ class _Fused(torch.autograd.Function):
             *grads[:2],
             None if grads[2] is None else grads[2].to(in_dtype),
             (grad.t() @ mixed).to(out_dtype) if ctx.needs_input_grad[4] else None,
+            grad_weights,
             None,
         )
+
+
+def _gates(logits: Tensor | None, given: Tensor | None, stack: Stack) -> Gates | None:
+    if given is not None:
+        return Gates(given, given)
+    return None if logits is None else linear_gates(logits, router=stack.router, top_k=stack.top_k)
 
 
 def _project(x: Tensor, dropped: Tensor | None, w_in: Tensor, stack: Stack) -> tuple[Tensor, Tensor | None]:
@@ -162,8 +177,8 @@ def _project(x: Tensor, dropped: Tensor | None, w_in: Tensor, stack: Stack) -> t
     rank = stack.total_rank
     if dropped is None:
         z = linear(x, w_in)
-        return (z[:, :rank], z[:, rank:]) if stack.routed else (z, None)
-    return linear(dropped, w_in[:rank]), linear(x, w_in[rank:]) if stack.routed else None
+        return (z[:, :rank], z[:, rank:]) if stack.has_router else (z, None)
+    return linear(dropped, w_in[:rank]), linear(x, w_in[rank:]) if stack.has_router else None
 
 
 def _project_backward(
@@ -194,7 +209,7 @@ def _scaled(values: Tensor, fixed: Fixed) -> Tensor:
     return values * (alpha / fixed.index[stack.total_rank :].to(values.dtype))
 
 
-def _spread_multiply(h: Tensor, gates: Tensor, fixed: Fixed) -> Tensor:
+def spread_multiply(h: Tensor, gates: Tensor, fixed: Fixed) -> Tensor:
     """T × R values times the gate (T × N) of the expert that each rank belongs to."""
     stack = fixed.stack
     if stack.same_ranks:

@@ -54,7 +54,8 @@ def test_the_folder_holds_all_that_is_needed_and_no_pickle(saved):
 def test_from_pretrained_gives_identical_logits(saved, low_cpu_mem_usage):
     _, folder, expected = saved
     model = peft.PeftModel.from_pretrained(build("llama"), folder, low_cpu_mem_usage=low_cpu_mem_usage)
-    assert torch.equal(logits(model), expected)
+    # With `low_cpu_mem_usage` parameters lie where the file puts them, and products round by how their operands are aligned.
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-6 if low_cpu_mem_usage else 0)
     assert not any(p.requires_grad for p in model.parameters())
 
 
