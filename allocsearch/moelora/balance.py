@@ -76,7 +76,9 @@ class Book:
                 self.leaves[entry.module, entry.adapter].append(entry.probability_sum)
 
     def loss(self, adapter: str | None = None) -> Tensor:
-        """Σ over layers of the balance loss, of one adapter or of all."""
+        """Σ over layers of the balance loss, of one adapter or of all; 0 where no layer has a choice to balance."""
+        if not self.entries:
+            return torch.zeros(())
         groups: dict[tuple[str, int], list[_Entry]] = defaultdict(list)
         for entry in self.entries:
             if adapter in (None, entry.adapter):
@@ -157,10 +159,12 @@ class Ledger:
 
     def _after(self, root: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         book, self._open = self._open, None
-        if book is None or not book.entries:
+        if book is None:
+            return None
+        self._last = book
+        if not book.entries:
             return None
         book.close()
-        self._last = book
         loss = _loss_of(output, kwargs)
         if loss is None:
             return None
