@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine under load must not fail a law: pytest's own timeout stops what hangs.
+settings.register_profile("allocsearch", deadline=None)
+settings.load_profile("allocsearch")
 
 
 @pytest.fixture(scope="session")
