@@ -16,6 +16,7 @@ from filelock import FileLock
 from allocsearch.builtin_models import BUILTIN_MODELS, BuiltinModel
 from allocsearch.core.errors import InputError, shown
 from allocsearch.home import home
+from allocsearch.hub import hub_file
 from allocsearch.model_sources import Progress, from_hub, from_registry, sha256
 
 RECORD: Final = "allocsearch-origin.json"
@@ -79,13 +80,19 @@ def is_pulled(name: str) -> bool:
     return (home() / "models" / name / RECORD).is_file()
 
 
-def model_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 (hex) of a model folder's weights: of its one safetensors file, or of all shards' names and digests.
+def model_digest(source: str | os.PathLike[str], revision: str | None = None) -> str:
+    """What tells a model's weights from others: equal digests mean equal weights.
+
+    For a built-in model or a folder, the SHA-256 (hex) of its one safetensors file, or of all shards' names and digests. For a hub
+    id, `commit:` and the commit that `revision` (the default branch without one) points to: no weights are fetched for it.
 
     Raises:
-        InputError: where the folder holds no safetensors.
+        InputError: where the folder holds no safetensors, or the hub does not have the model.
     """
-    folder = Path(path)
+    where = resolve(source)
+    if isinstance(where, str):
+        return f"commit:{hub_file(where, 'config.json', revision=revision).parent.name}"  # the cache keeps a folder per commit
+    folder = where
     if (folder / RECORD).is_file():
         return str(json.loads((folder / RECORD).read_text(encoding="utf-8"))["digest"])
     files = sorted(folder.glob("*.safetensors"))

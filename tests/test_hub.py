@@ -8,7 +8,7 @@ from huggingface_hub import constants, errors
 
 from allocsearch import hub
 from allocsearch.core.errors import InputError
-from allocsearch.models import model_shape
+from allocsearch.models import model_digest, model_shape
 
 RESPONSE = SimpleNamespace(headers={}, request=None)
 
@@ -52,6 +52,11 @@ def test_a_file_comes_from_the_cache_where_the_hub_is_out_of_reach(monkeypatch, 
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_args, **options: asked.update(options) or str(tmp_path / "config.json"))
     assert hub.hub_file("owner/name", "config.json") == tmp_path / "config.json"
     assert asked["local_files_only"] is True
+
+
+def test_a_hub_models_digest_is_its_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr("allocsearch.model_store.hub_file", lambda *_args, **_options: tmp_path / "snapshots" / ("ab" * 20) / "config.json")
+    assert model_digest("owner/name") == f"commit:{'ab' * 20}"
 
 
 def test_no_network_is_found_out_at_once(monkeypatch):

@@ -51,7 +51,8 @@ FAMILIES = {
     "bert": (COMMON, "BertModel", "encoder.layer", ENCODER_SITES),
     "roberta": (COMMON, "RobertaModel", "encoder.layer", ENCODER_SITES),
     "distilbert": (
-        {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 100}, "DistilBertModel", "transformer.layer", ENCODER_SITES,
+        {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 100},
+        "DistilBertModel", "transformer.layer", ENCODER_SITES,
     ),
 }  # fmt: skip
 
@@ -249,6 +250,6 @@ def test_a_digest_is_of_the_weights(tiny, tmp_path):
     assert model_digest(tiny) == hashlib.sha256(weights).hexdigest()
     for number in (1, 2):
         (tmp_path / f"model-0000{number}-of-00002.safetensors").write_bytes(weights[:number])
-    sharded = model_digest(tmp_path)
+    sharded = model_digest(str(tmp_path))
     (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"other")
     assert sharded != model_digest(tmp_path)

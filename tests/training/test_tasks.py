@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from allocsearch.core.task import TaskSource
 from allocsearch.training.examples import Example, same_answer
 from allocsearch.training.splits import normalised
 from allocsearch.training.tasks import load_task
+from tests.training.films import film_rows, film_source, write_rows
 
 POLARITY = TaskSource(name="sentence-polarity")
 
@@ -65,56 +65,26 @@ def test_a_built_in_task_takes_another_template():
     assert len(task.train) + len(task.search) + len(task.test) == 1000
 
 
-def _rows(num_rows=60):
-    return [{"id": n, "text": f"the {n}th, film", "label": n % 2, "word": ("bad", "good")[n % 2]} for n in range(num_rows)]
-
-
-def _write(path, rows):
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        parquet.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    else:
-        import csv
-
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    return str(path)
-
-
-def _source(path, **settings):
-    return TaskSource(
-        **{"name": "films", "path": str(path), "template": "{text} is", "label_column": "label", "choices": ("bad", "good"), **settings}
-    )
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_task(tmp_path, suffix):
-    expected = load_task(_source(_write(tmp_path / "reference.json", _rows())))
+    expected = load_task(film_source(write_rows(tmp_path / "reference.json", film_rows())))
     assert len(expected.train) + len(expected.search) + len(expected.test) == 60
     assert {(example.prompt, example.answer) for example in expected.train} <= {(f"the {n}th, film is", n % 2) for n in range(60)}
-    assert load_task(_source(_write(tmp_path / f"films{suffix}", _rows()))) == expected
+    assert load_task(film_source(write_rows(tmp_path / f"films{suffix}", film_rows()))) == expected
 
 
 def test_text_formats_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path):
-    plain = _write(tmp_path / "films.csv", _rows())
-    expected = load_task(_source(plain))
+    plain = write_rows(tmp_path / "films.csv", film_rows())
+    expected = load_task(film_source(plain))
     content = b"\xef\xbb\xbf" + (tmp_path / "films.csv").read_bytes()
     (tmp_path / "films.csv.gz").write_bytes(gzip.compress(content))
-    assert load_task(_source(f"{plain}.gz")) == expected
+    assert load_task(film_source(f"{plain}.gz")) == expected
 
 
 def test_quotes_are_characters_in_tsv(tmp_path):
     path = tmp_path / "films.tsv"
     path.write_text("text\tlabel\n" + "".join(f'"unpaired {n}\t{n % 2}\n' for n in range(60)))
-    assert load_task(_source(path)).train[0].prompt.startswith('"unpaired')
+    assert load_task(film_source(path)).train[0].prompt.startswith('"unpaired')
 
 
 @pytest.mark.parametrize("settings", [
@@ -123,14 +93,14 @@ def test_quotes_are_characters_in_tsv(tmp_path):
     {"label_column": "label"},
 ])  # fmt: skip
 def test_labels_may_be_texts_or_indices(tmp_path, settings):
-    path = _write(tmp_path / "films.jsonl", _rows())
-    assert load_task(_source(path, **settings)) == load_task(_source(path))
+    path = write_rows(tmp_path / "films.jsonl", film_rows())
+    assert load_task(film_source(path, **settings)) == load_task(film_source(path))
 
 
 def test_labels_of_other_forms(tmp_path):
     def answers(labels, **settings):
-        path = _write(tmp_path / "films.json", [{"text": f"{n}", "label": labels[n % len(labels)]} for n in range(60)])
-        return {int(example.prompt.split()[0]) % len(labels): example.answer for example in load_task(_source(path, **settings)).train}
+        path = write_rows(tmp_path / "films.json", [{"text": f"{n}", "label": labels[n % len(labels)]} for n in range(60)])
+        return {int(example.prompt.split()[0]) % len(labels): example.answer for example in load_task(film_source(path, **settings)).train}
 
     assert answers([False, True]) == {0: 0, 1: 1}
     assert answers([False, True], choices=("true", "false")) == {0: 1, 1: 0}  # a bool that is among the texts is a text
@@ -151,7 +121,7 @@ def test_labels_of_other_forms(tmp_path):
 ])  # fmt: skip
 def test_a_rows_own_choices(tmp_path, value, labels):
     rows = [{"question": f"what {n}?", "choices": value, "key": labels[n % 3]} for n in range(90)]
-    path = _write(tmp_path / "questions.jsonl", rows)
+    path = write_rows(tmp_path / "questions.jsonl", rows)
     plain = load_task(TaskSource(name="q", path=path, template="{question}\n", label_column="key", choices_column="choices"))
     for example in plain.train:
         assert example.completions == ("sun", "moon", "sea")
@@ -165,7 +135,7 @@ def test_a_rows_own_choices(tmp_path, value, labels):
 
 def test_generation_tasks_and_instruction_formats(tmp_path):
     rows = [{"instruction": f"add {n}", "input": None, "output": f"It is {n}"} for n in range(60)]
-    path = _write(tmp_path / "sums.json", rows)
+    path = write_rows(tmp_path / "sums.json", rows)
     task = load_task(TaskSource(name="sums", path=path, template="{instruction}{input}\n\n", answer_column="output"))
     assert task.metric == "exact_match"
     example = task.train[0]
@@ -189,9 +159,9 @@ def test_answers_are_compared_by_what_they_say(generated, answer, same):
 
 
 def test_test_rows_may_come_from_a_file_of_their_own(tmp_path, caplog):
-    path, test_path = _write(tmp_path / "train.csv", _rows()), _write(tmp_path / "test.csv", _rows()[:4])
+    path, test_path = write_rows(tmp_path / "train.csv", film_rows()), write_rows(tmp_path / "test.csv", film_rows()[:4])
     with caplog.at_level("INFO", logger="allocsearch"):
-        task = load_task(_source(path, test_path=test_path))
+        task = load_task(film_source(path, test_path=test_path))
     assert len(task.test) == task.num_leaked == 4
     assert len(task.train) + len(task.search) == 56
     assert "4 rows also stand in the test data" in caplog.text
@@ -205,7 +175,7 @@ def test_hub_data_use_the_data_sets_own_label_names(monkeypatch):
 
     def load(name, config, **options):
         asked.append((name, config, options))
-        rows = _rows(60) if options["split"] == "train" else [{"text": "unseen", "label": 1}]
+        rows = film_rows(60) if options["split"] == "train" else [{"text": "unseen", "label": 1}]
         return datasets.Dataset.from_list([{"text": row["text"], "label": row["label"]} for row in rows], features=features)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
@@ -225,85 +195,6 @@ def test_a_hub_data_set_without_a_network_is_one_line_at_once(monkeypatch):
     with pytest.raises(InputError, match=r"'no-such-owner-here/films/train' cannot be loaded .*give a `path`") as caught:
         load_task(source)
     assert "\n" not in str(caught.value)
-
-
-BROKEN = {
-    "empty.csv": (b"", "at least one row"),
-    "header.csv": (b"text,label\n", "at least one row"),
-    "empty.jsonl": (b"\n\n", "at least one row"),
-    "empty.json": (b"[]", "at least one row"),
-    "latin.csv": (b"text,label\ncaf\xe9,1\n", r"must be UTF-8, but .* has byte 0xe9 at offset 14"),
-    "utf16.tsv": ("text\tlabel\na\t1\n".encode("utf-16"), "must be UTF-8"),
-    "ragged.csv": (b"text,label\na,1\nb,c,1\n", "header's 2 fields, but line 3 .* has 3"),
-    "quote.csv": (b'text,label\n"a,1\n', "line 2 .* is not"),
-    "twice.csv": (b"text,text\na,b\n", "distinct names"),
-    "cut.json": (b'[{"text": "a"', "is not JSON"),
-    "object.json": (b'{"text": "a"}', "list of objects"),
-    "cut.jsonl": (b'{"text": "a", "label": 1}\n{"text"', "line 2 of .* is not JSON"),
-    "numbers.jsonl": (b"1\n2\n", "line 1 of .* is int"),
-    "uneven.jsonl": (b'{"text": "a", "label": 1}\n{"label": 1}', r"row 2 of .* has only label"),
-    "cut.parquet": (b"PAR1cut", "no Parquet file"),
-    "cut.csv.gz": (gzip.compress(b"text,label\n" * 999)[:-9], "damaged gzip"),
-    "no.csv.gz": (b"text,label\n", "damaged gzip"),
-    "films.xlsx": (b"", r"must end in one of \.csv"),
-    "films": (b"", r"must end in one of \.csv"),
-    "null.json": (b'[{"text": "a", "label": null}]', "`label_column` must hold"),
-    "hidden.csv": (b"text,label\na,-1\n", "'label' in row 1 .* is '-1'"),
-    "nested.json": (b'[{"text": {"a": 1}, "label": 1}]', "must hold text or a number"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_are_one_clear_line(tmp_path, name):
-    content, message = BROKEN[name]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
-        load_task(_source(tmp_path / name))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_and_a_folder_are_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="No such file or directory"):
-        load_task(_source(tmp_path / "nothing.csv"))
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="must be readable"):
-        load_task(_source(tmp_path / "folder.csv"))
-
-
-@pytest.mark.parametrize("settings", [
-    {"template": "{txet} is"},
-    {"label_column": "lable"},
-    {"label_column": None, "choices": None, "answer_column": "txet"},
-    {"choices": None, "label_column": "lable"},
-])  # fmt: skip
-def test_a_missing_column_names_those_there_are_and_the_nearest(tmp_path, settings):
-    path = _write(tmp_path / "films.csv", _rows())
-    with pytest.raises(InputError, match=r"it has id, text, label, word; the nearest is '(text|label)'"):
-        load_task(_source(path, **settings))
-
-
-def test_wrong_values_name_the_row(tmp_path):
-    def load(rows, **settings):
-        return load_task(_source(_write(tmp_path / "rows.json", rows), **settings))
-
-    good = {"text": "a", "label": 1, "options": ["x", "y"]}
-    own = {"choices": None, "choices_column": "options"}
-    with pytest.raises(InputError, match="`2 <= choices <= 26` must hold for each row, but row 2"):
-        load([good, {**good, "options": ["x"]}], **own)
-    with pytest.raises(InputError, match=r"must hold a list of texts, or text and label lists, but 'options' in row 1 .* is 'x'"):
-        load([{**good, "options": "x"}], **own)
-    with pytest.raises(InputError, match="2 choices and 1 labels"):
-        load([{**good, "options": {"text": ["x", "y"], "label": ["A"]}}], **own)
-    with pytest.raises(InputError, match=r"one of A, B, but 'label' in row 1 .* is 1"):
-        load([{**good, "options": {"text": ["x", "y"], "label": ["A", "B"]}}], **own)
-    with pytest.raises(InputError, match="a prompt must not be empty, but row 2"):
-        load([good, {"text": None, "label": 1}], template="{text}")
-    with pytest.raises(InputError, match=r"'text' in row 1 .* is empty"):
-        load([{"text": "", "label": 1}], choices=None, label_column=None, template="{label}", answer_column="text")
-    with pytest.raises(
-        InputError, match=r"without `choices`, the labels must be 2 to 64 texts, but column 'label' .* has 0, 1: give `choices`"
-    ):
-        load(_rows(), choices=None)
 
 
 @pytest.mark.parametrize(("settings", "message"), [
