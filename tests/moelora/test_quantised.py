@@ -1,0 +1,34 @@
+"""A base in int8 is a black box: adapters train on it in float32, and it comes back as it was."""
+
+import warnings
+
+import peft
+import pytest
+import torch
+from torch import nn
+
+from allocsearch.moelora import MoeLoraConfig
+from tests.moelora.conftest import batch, build, shake
+
+
+@pytest.mark.parametrize("settings", [{"allocation": "3x2 4+2"}, {"allocation": "q:2,down:2,parallel:2,prompt:2*2", "router": "sigmoid"}])
+def test_torchao_int8(settings, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torchao says when it is imported is its own affair
+        quantization = pytest.importorskip("torchao.quantization")
+    base = build("llama")
+    exact = base(**batch()).logits
+    quantization.quantize_(
+        base, quantization.Int8WeightOnlyConfig(), filter_fn=lambda module, name: isinstance(module, nn.Linear) and "lm_head" not in name
+    )
+    before = base(**batch()).logits
+    assert 0 < (before - exact).abs().max() < 0.05
+    model = shake(peft.get_peft_model(base, MoeLoraConfig(**settings))).train()
+    model(**batch()).loss.backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in trained.values())
+    model.save_pretrained(tmp_path)
+    expected = model.eval()(**batch()).logits
+    base = model.unload()
+    assert torch.equal(base.eval()(**batch()).logits, before)
+    torch.testing.assert_close(peft.PeftModel.from_pretrained(base, tmp_path).eval()(**batch()).logits, expected)
