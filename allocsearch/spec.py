@@ -12,7 +12,8 @@ from allocsearch import documents
 from allocsearch.core.budget import Budget
 from allocsearch.core.errors import shown
 from allocsearch.core.geometry import Router, Routing
-from allocsearch.core.space import Axis, Order, PartSpace, Sharing, SpaceTemplate
+from allocsearch.core.layout import Axis, Order, PartSpace, Sharing
+from allocsearch.core.space import SpaceTemplate
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import WARM_STARTS
 

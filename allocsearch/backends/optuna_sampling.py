@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from allocsearch.backends.optuna_quiet import experimental
-from allocsearch.core.space import Dimension
+from allocsearch.core.layout import Dimension
 from allocsearch.spec import Sampler
 
 Direction = Literal["maximize", "minimize"]

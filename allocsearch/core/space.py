@@ -11,73 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate
 from math import prod
-from typing import Final, Literal
 
-from allocsearch.core.allocation import Allocation, LayerPlan, Sizes
+from allocsearch.core.allocation import BLOCK_KINDS, Allocation, LayerPlan, Sizes
 from allocsearch.core.budget import Budget, Cost, cost, plan_cost
 from allocsearch.core.errors import InfeasibleError, InputError, shown
 from allocsearch.core.geometry import ModelShape, Routing
+from allocsearch.core.layout import ALL, Dimension, Layout, PartSpace, Point
 from allocsearch.core.targets import GROUPS
-
-Point = Mapping[str, int]
-Order = Literal["free", "ascending", "descending"]
-
-ALL: Final = "all"
-_Values = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """Which layers share a value: `groups` equal stretches of the depth, or `tie` neighbours at a time; neither is one for all."""
-
-    groups: int | None = None
-    tie: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [n for n in (self.groups, self.tie) if n is not None]
-        if len(given) > 1 or any(n < 1 for n in given):
-            raise InputError(f"`share` must be `model`, `groups: n` or `tie: n` with n >= 1, but got {self}")
-
-    def group_of_layer(self, num_layers: int) -> tuple[int, ...]:
-        """The group index of every layer, bottom to top."""
-        if self.tie is not None:
-            return tuple(layer // self.tie for layer in range(num_layers))
-        num_groups = min(self.groups or 1, num_layers)
-        return tuple(layer * num_groups // num_layers for layer in range(num_layers))
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """Listed values of one quantity, who shares them, and whether they must rise or fall with depth."""
-
-    choices: tuple[int, ...]
-    share: Sharing = Sharing()
-    order: Order = "free"
-
-    def __post_init__(self) -> None:
-        if not self.choices or list(self.choices) != sorted(set(self.choices)) or self.choices[0] < 0:
-            raise InputError(f"`choices` must be distinct whole numbers >= 0 in rising order, but got {list(self.choices)}")
-
-
-@dataclass(frozen=True, slots=True)
-class PartSpace:
-    """The plans of one selector (`all`, a group, a target or a block kind).
-
-    Without `experts` there is one expert, and size 0 means none. With `per_expert` each expert has a size of its own.
-    """
-
-    selector: str
-    rank: Axis
-    experts: Axis | None = None
-    per_expert: bool = False
-
-    def __post_init__(self) -> None:
-        if self.experts is not None and self.rank.choices[0] < 1:
-            raise InputError(f"`rank >= 1` must hold where `experts` is searched, but {self.selector!r} lists {list(self.rank.choices)}")
-        if self.per_expert and (self.experts is None or self.rank.order != "free"):
-            raise InputError(f"a rank per expert needs `experts` and `order: free`, but {self.selector!r} has not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +39,6 @@ class SpaceTemplate:
         return SearchSpace(self, shape, routing)
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One coordinate of a point and its listed values, rising."""
-
-    name: str
-    choices: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class SearchSpace:
     """A space on a model. All methods are deterministic.
@@ -119,6 +52,14 @@ class SearchSpace:
     routing: Routing
 
     def __post_init__(self) -> None:
+        admitted = {name for sites in self.shape.layers for site in sites if self.routing.admits(site) for name in (site.name, site.group)}
+        for lay in self._layouts:
+            if not admitted.intersection(lay.selectors) and not set(BLOCK_KINDS).intersection(lay.selectors):
+                raise InputError(
+                    f"each part of a space must fit a linear that may carry experts, but part {lay.part.selector!r} of "
+                    f"{self.template.name!r} fits none: {self.shape.architecture} has {shown(self.shape.targets)}, of which targets "
+                    f"{shown(self.routing.targets)} may carry them"
+                )
         cost(self.decode(self.largest), self.shape, self.routing)  # every kind and target that the space names must fit
 
     @cached_property
@@ -159,7 +100,7 @@ class SearchSpace:
             raise InputError(f"an allocation must have {self.shape.num_layers} layers here, but got {len(allocation)}")
         point: dict[str, int] = {}
         for lay in self._layouts:
-            point |= lay.encode([_sizes_under(plan, lay.part.selector) for plan in allocation])
+            point |= lay.encode([plan.sizes(lay.selectors[0]) for plan in allocation])
         if any(point.get(d.name) not in d.choices for d in self.dimensions) or self.decode(point) != allocation:
             raise InputError(f"space {self.template.name!r} cannot express the allocation {allocation}")
         return point
@@ -255,8 +196,8 @@ class SearchSpace:
         return {d.name: d.choices[max(0, bisect_right(d.choices, point[d.name] * factor) - 1)] for d in self.dimensions}
 
     @cached_property
-    def _layouts(self) -> tuple["_Layout", ...]:
-        return tuple(_Layout(part, self.shape.num_layers) for part in self.template.parts)
+    def _layouts(self) -> tuple[Layout, ...]:
+        return tuple(Layout(part, self.shape.num_layers) for part in self.template.parts)
 
     @cached_property
     def _memo(self) -> dict[tuple[int, tuple[Sizes, ...]], Cost]:
@@ -275,74 +216,7 @@ class SearchSpace:
         return self._memo[key]
 
     def _plan(self, sizes: tuple[Sizes, ...]) -> LayerPlan:
-        named = zip((lay.part.selector for lay in self._layouts), sizes, strict=True)
-        return LayerPlan(tuple((name, own) for selector, own in named for name in (GROUPS if selector == ALL else (selector,))))
-
-
-class _Layout:
-    """One part of a space on a stack of layers: its dimensions, and the sizes that a point gives each layer."""
-
-    def __init__(self, part: PartSpace, num_layers: int) -> None:
-        self.part = part
-        prefix = "" if part.selector == ALL else f"{part.selector}."
-        self.rank_group = part.rank.share.group_of_layer(num_layers)
-        self.count_group = part.experts.share.group_of_layer(num_layers) if part.experts else (0,) * num_layers
-        self.counts = [] if part.experts is None else _names(f"{prefix}experts", part.experts.share, self.count_group)
-        ranks = _names(f"{prefix}rank", part.rank.share, self.rank_group)
-        self.num_ranks = part.experts.choices[-1] if part.per_expert and part.experts else 1
-        self.ranks = [[f"{name}.e{i}" for i in range(self.num_ranks)] if part.per_expert else [name] for name in ranks]
-        counted = [Dimension(name, part.experts.choices) for name in self.counts] if part.experts else []
-        self.dimensions = (*counted, *(Dimension(name, part.rank.choices) for names in self.ranks for name in names))
-
-    def sizes(self, point: Point) -> list[Sizes]:
-        """The sizes of every layer, bottom to top, largest first."""
-        counts = _ordered([point[name] for name in self.counts], self.part.experts.order) if self.part.experts else [1]
-        if self.part.per_expert:
-            own = [[point[name] for name in names] for names in self.ranks]
-            return [tuple(sorted(own[r][: counts[c]], reverse=True)) for r, c in zip(self.rank_group, self.count_group, strict=True)]
-        ranks = _ordered([point[names[0]] for names in self.ranks], self.part.rank.order)
-        return [(ranks[r],) * (counts[c] if ranks[r] else 0) for r, c in zip(self.rank_group, self.count_group, strict=True)]
-
-    def encode(self, layers: list[Sizes]) -> dict[str, int]:
-        """Coordinates of per-layer sizes; what is not determined (the rank of a frozen stretch) takes its smallest listed value."""
-        point: dict[str, int] = {}
-        for i, name in enumerate(self.counts):
-            point[name] = max(len(sizes) for sizes, group in zip(layers, self.count_group, strict=True) if group == i)
-        known = [[sizes for sizes, group in zip(layers, self.rank_group, strict=True) if group == i] for i in range(len(self.ranks))]
-        order = self.part.rank.order
-        floor = self.part.rank.choices[0]
-        for e in range(self.num_ranks):
-            found = [max((sizes[e] for sizes in group if len(sizes) > e), default=floor) for group in known]
-            for names, value in zip(self.ranks, _ordered(found, order), strict=True):
-                point[names[e]] = value
-        return point
-
-
-def _names(prefix: str, share: Sharing, group_of_layer: tuple[int, ...]) -> list[str]:
-    """`rank` for one value, `rank.g0` for groups, `rank.l00-01` for tied layers: what a user sees in the database."""
-    num_groups = group_of_layer[-1] + 1
-    if share.groups is None and share.tie is None:
-        return [prefix]
-    if share.tie is None:
-        return [f"{prefix}.g{i}" for i in range(num_groups)]
-    ends = [(group_of_layer.index(i), len(group_of_layer) - 1 - group_of_layer[::-1].index(i)) for i in range(num_groups)]
-    return [f"{prefix}.l{a:02d}" if a == b else f"{prefix}.l{a:02d}-{b:02d}" for a, b in ends]
-
-
-def _ordered(values: list[int], order: Order) -> list[int]:
-    """The least values that are no smaller and keep the order; this makes every combination of coordinates a valid point."""
-    if order == "ascending":
-        return list(accumulate(values, max))
-    if order == "descending":
-        return list(accumulate(reversed(values), max))[::-1]
-    return values
-
-
-def _sizes_under(plan: LayerPlan, selector: str) -> Sizes:
-    if selector != ALL:
-        return dict(plan.parts).get(selector, ())
-    shared = [dict(plan.parts).get(group, ()) for group in GROUPS]
-    return shared[0]
+        return LayerPlan(tuple((name, own) for lay, own in zip(self._layouts, sizes, strict=True) for name in lay.selectors))
 
 
 def _factor(value: int, start: int) -> Fraction:

@@ -12,7 +12,7 @@ from typing import Final
 from allocsearch.core.allocation import Allocation, LayerPlan
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.geometry import ModelShape, Routing
-from allocsearch.core.space import Sharing
+from allocsearch.core.layout import Sharing
 
 _MAX_RANK: Final = 256
 
