@@ -46,14 +46,14 @@ class Book:
         self.entries: list[_Entry] = []
         self.leaves: dict[tuple[nn.Module, str], list[Tensor]] = defaultdict(list)
         self.closed = False
-        self._attention_mask = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None  # noqa: PLR2004
+        self._attention_mask = attention_mask
         self._masks: dict[tuple[object, ...], Tensor | None] = {}
 
     def mask(self, x: Tensor) -> Tensor | None:
         """For each token of `x` whether it counts, in the order of `x` flattened; None counts all, also where shapes say nothing."""
         key = (x.shape[:-1], x.device)
         if key not in self._masks:
-            self._masks[key] = _token_mask(self._attention_mask, x)
+            self._masks[key] = token_mask(self._attention_mask, x)
         return self._masks[key]
 
     def enter(self, output: Tensor, probability_sum: Tensor, num_chosen: Tensor, *, module: nn.Module, adapter: str, layer: int) -> Tensor:
@@ -155,7 +155,7 @@ class Ledger:
 
     def _before(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._last = self._replayed = None
-        self._open = Book(self, _attention_mask(root, args, kwargs)) if root.training else None
+        self._open = Book(self, attention_mask_of(root, args, kwargs)) if root.training else None
 
     def _after(self, root: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         book, self._open = self._open, None
@@ -186,7 +186,8 @@ class _Attach(torch.autograd.Function):
         return grad_output, ctx.grad, None
 
 
-def _token_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
+def token_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """For each token of `x`, flattened, whether `attention_mask` counts it; None counts all, also where shapes say nothing."""
     if attention_mask is None:
         return None
     if x.dim() == 3 and attention_mask.shape[0] == x.shape[0] and attention_mask.shape[1] >= x.shape[1]:  # noqa: PLR2004
@@ -196,11 +197,12 @@ def _token_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
     return attention_mask.reshape(-1).to(x.device, torch.promote_types(x.dtype, torch.float32))
 
 
-def _attention_mask(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def attention_mask_of(root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The two-dimensional mask that `root` was called with, if any."""
     mask = kwargs.get("attention_mask")
     if mask is None and args:
         mask = dict(zip(signature(root.forward).parameters, args, strict=False)).get("attention_mask")
-    return mask if isinstance(mask, Tensor) else None
+    return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None  # noqa: PLR2004
 
 
 def _loss_of(output: Any, kwargs: dict[str, Any]) -> Tensor | None:

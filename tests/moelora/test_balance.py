@@ -131,7 +131,7 @@ def test_losses_of_a_training_loop_of_its_own():
 
 
 def test_costs_nothing_where_it_is_off():
-    for settings in ({"aux_loss_weight": 0.0}, {"router": "dense"}, {"allocation": "2 3"}):
+    for settings in ({"aux_loss_weight": 0.0}, {"router": "dense"}):
         model = adapted(**settings)
         model(**batch())
         with pytest.raises(InputError, match="training forward pass"):
@@ -141,6 +141,13 @@ def test_costs_nothing_where_it_is_off():
     with pytest.raises(InputError, match="training forward pass"):
         balance_loss(model)
     assert not model.base_model.model.eval()(**batch()).loss.grad_fn.name().startswith("Add")
+
+
+def test_linears_without_a_choice_have_nothing_to_balance():
+    model = adapted("2 3")
+    loss = model(**batch()).loss
+    assert balance_loss(model) == 0
+    assert_same(loss, model.eval()(**batch()).loss)
 
 
 def test_micro_batches_count_by_their_label_tokens():
