@@ -48,6 +48,9 @@ def variants(dtype, hidden, layers):
         "dense 4 experts r8": experts("4x8", router="dense"),
         "16+8+4+4, balanced": experts("16+8+4+4"),
         "8 experts r4, balanced": experts("8x4"),
+        "MoA soft": experts("q:8,k:8,v:8,o:8,down:8,parallel:16", router="sigmoid"),
+        "MoA sparse": experts("q:8,k:8,v:8,o:8,down:8,parallel:16", router="threshold"),
+        "MoA soft, prompts": experts("q:8,k:8,v:8,o:8,down:8,parallel:16,prompt:10", router="sigmoid"),
     }
 
 

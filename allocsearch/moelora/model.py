@@ -1,5 +1,6 @@
 """`MoeLoraModel`: puts routed experts on the linears of a model that an allocation names."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NoReturn
 
 from peft.tuners.tuners_utils import BaseTuner
@@ -86,6 +87,12 @@ class MoeLoraModel(BaseTuner):
                 attention.config = module.attention_config
         base: nn.Module = super().unload()
         return base
+
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        # PEFT would drop `adapter_names` in silence and answer with the active adapter.
+        if kwargs.get("adapter_names") is not None:
+            raise InputError("one adapter must serve a whole batch, but got `adapter_names`: split the batch and call `set_adapter`")
+        return nullcontext()
 
     def _check_merge_allowed(self) -> NoReturn:
         raise InputError(MERGE_REFUSED)

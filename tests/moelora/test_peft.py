@@ -175,6 +175,23 @@ def test_merging_is_refused(call):
     assert torch.equal(logits(model), before)
 
 
+def test_a_second_adapter_from_a_folder(saved):
+    _, folder, expected = saved
+    for low_cpu_mem_usage in (False, True):
+        model = adapted(build("llama"), "4 0", task_type="CAUSAL_LM")
+        alone = logits(model)
+        model.load_adapter(folder, "second", low_cpu_mem_usage=low_cpu_mem_usage)
+        assert torch.equal(logits(model), alone)
+        model.set_adapter("second")
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-6)
+
+
+def test_a_batch_has_one_adapter():
+    model = adapted(build("llama"), task_type="CAUSAL_LM")
+    with pytest.raises(InputError, match="adapter_names"):
+        logits(model, adapter_names=["default"] * 3)
+
+
 def test_a_classification_head_is_trained_saved_and_loaded(tmp_path):
     model = adapted(build("bert"), task_type="SEQ_CLS")
     with torch.no_grad():
