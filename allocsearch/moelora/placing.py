@@ -153,7 +153,9 @@ def _first(members: list[_Linear], targets: tuple[str, ...], *, config: MoeLoraC
         if linear.site.name in targets and excluded(config, linear.name) is None:
             return linear
     offered = shown(linear.site.name for linear in members)
-    raise InputError(f"{why} needs a linear {' or '.join(targets)} to stand on, but the layer offers {offered}: do not exclude it")
+    raise InputError(
+        f"{why} needs a linear {' or '.join(targets)} to stand on, but the layer offers {offered}: leave it out of the allocation, or stop excluding that linear"
+    )
 
 
 def _prompt_spec(model: nn.Module, lengths: tuple[int, ...], *, host: _Linear, members: list[_Linear], first_gate: int) -> PromptSpec:

@@ -75,7 +75,8 @@ def attention_of(model: nn.Module, query_name: str) -> nn.Module:
     """
     attention = model.get_submodule(query_name.rpartition(".")[0])
     offers = any("ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[cls.__module__]) for cls in type(attention).__mro__)
-    if not offers or not hasattr(attention, "config") or hasattr(attention, "k_norm") or hasattr(attention, "key_layernorm"):
+    normed = any(hasattr(attention, name) for name in ("k_norm", "k_layernorm", "key_layernorm"))
+    if not offers or not hasattr(attention, "config") or normed:
         raise InputError(
             "a prompt expert needs an attention module with an exchangeable attention function and keys without a norm of their own, but"
             f" {type(attention).__name__} has not: leave `prompt` out of the allocation"

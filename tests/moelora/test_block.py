@@ -263,6 +263,22 @@ def test_checkpointing_gives_the_same_gradients(reentrant):
         torch.testing.assert_close(grad, results[1][name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"allocation": "3+1", "aux_loss_weight": 0.0}, {"allocation": MOA + ",prompt:2", "router": "threshold"}]
+)
+def test_a_whole_model_compiles_without_graph_breaks(settings):
+    model = shake(peft.get_peft_model(build("llama", num_layers=1), MoeLoraConfig(**settings))).train()
+    compiled = torch.compile(model.base_model.model, fullgraph=True, backend="aot_eager")
+    results = []
+    for callee in (model, compiled):
+        model.zero_grad()
+        callee(**batch(padding=None), use_cache=False).loss.backward()
+        results.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for name, grad in results[0].items():
+        torch.testing.assert_close(results[1][name], grad, rtol=1e-4, atol=1e-6)
+    torch.compiler.reset()
+
+
 def test_adapters_with_routers_of_both_kinds():
     base = build("llama")
     model = shake(peft.get_peft_model(base, MoeLoraConfig(allocation="2x2*2")))

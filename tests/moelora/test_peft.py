@@ -83,7 +83,11 @@ def test_transformers_load_adapter(saved):
 def test_a_fresh_process_gives_identical_logits(saved, tmp_path):
     base, folder, expected = saved
     code = f"""
-import torch, peft, transformers, allocsearch.moelora
+import torch, peft, transformers
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as known
+assert "MOELORA" not in known
+import allocsearch.moelora
+assert "MOELORA" in known
 torch.set_num_threads(1)
 base = transformers.AutoModelForCausalLM.from_pretrained({str(base)!r})
 model = peft.PeftModel.from_pretrained(base, {str(folder)!r}).eval()
