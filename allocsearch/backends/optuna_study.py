@@ -34,11 +34,17 @@ class OptunaStudy:
     """Asks and tells for one spec on one stored study.
 
     Opening it puts trials that a dead driver left RUNNING back in line. `ask` and `tell` may be called from any thread.
+
+    Attributes:
+        num_trials: finished trials to reach.
+        failure_report: what failed trials share, once there are too many of them.
+        exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
     """
 
     def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int) -> None:
         self.num_trials = num_trials
         self.failure_report: str | None = None
+        self.exhausted = False
         self._study, self._spec, self._proposals = study, spec, proposals
         self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
         self._lock = threading.RLock()
@@ -68,7 +74,9 @@ class OptunaStudy:
             if isinstance(outcome, Measured) and not outcome.finite:
                 outcome = Failed("the NLL must be finite on every row, but it is not", outcome.seconds, outcome.worker)
             if isinstance(outcome, Lost):
-                return self._lose(trial, outcome)
+                return trial if number in self._again else self._lose(trial, outcome)  # a loss told twice is one loss
+            if number in self._again:  # given up for lost, and yet it ended
+                self._again.remove(number)
             return self._end(trial, outcome)
 
     def trials(self) -> Sequence[Trial]:
@@ -116,28 +124,34 @@ class OptunaStudy:
         return self._propose()
 
     def _propose(self) -> Assignment | None:
-        number = len(self._trials)
         known = self._known()
-        for point, notes in self._candidates(number):
+        for aim, point, notes in () if self.exhausted else self._candidates(len(self._trials)):
             allocation = self._proposals.space.decode(point)
             if allocation not in known:
                 origin = self._spec.sampler if notes is not None else "random"
-                number = self._insert(
-                    allocation, point, origin=origin, state=TrialState.RUNNING, share=self._proposals.share(number), notes=notes or {}
-                )
+                share = self._proposals.share(aim)
+                number = self._insert(allocation, point, origin=origin, state=TrialState.RUNNING, share=share, notes=notes or {})
                 if self._mirror is not None:
                     self._mirror.start(number, point, notes or {})
                 return self._trials[number].assignment
-        return None  # every allocation that these targets reach is in the study
+        self.exhausted = True  # every allocation that the targets reach is in the study
+        return None
 
-    def _candidates(self, number: int) -> Iterator[tuple[dict[str, int], dict[str, Any] | None]]:
-        """Projected points with the sampler's notes; without notes where random proposals step in for a sampler that repeats itself."""
+    def _candidates(self, number: int) -> Iterator[tuple[int, dict[str, int], dict[str, Any] | None]]:
+        """Projected points, each with the trial number whose target it aims at, and the sampler's notes.
+
+        Without notes where random proposals step in for a sampler that repeats itself: at the trial's own target first, then,
+        where all that reach it are known, at the other targets.
+        """
         if self._mirror is not None:
             for _ in range(_PROPOSAL_ATTEMPTS):
                 values, notes = self._mirror.propose()
-                yield self._proposals.projected(values, number), notes
-        for attempt in range(_RANDOM_ATTEMPTS):
-            yield self._proposals.random(number, attempt), None
+                yield number, self._proposals.projected(values, number), notes
+        window = range(number, number + 2 * len(self._proposals.shares))  # holds a whole round of targets
+        aims = {self._proposals.share(aim): aim for aim in reversed(window)}
+        for aim in sorted(aims.values()):
+            for attempt in range(_RANDOM_ATTEMPTS):
+                yield aim, self._proposals.random(aim, attempt), None
 
     def _dispatch_waiting(self, number: int) -> Assignment:
         trial = self._study.get_trials(deepcopy=False)[number]

@@ -1,5 +1,6 @@
 """Opening the database that remembers studies: SQLite in the home folder by default, any SQLAlchemy URL otherwise."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -49,6 +50,7 @@ def open_storage(url: str | None) -> RDBStorage:
             storage.engine.dispose()
             with storage.engine.connect():
                 pass
+        weakref.finalize(storage, storage.engine.dispose)  # closes pooled connections, which would be closed at random otherwise
         return storage
 
 
