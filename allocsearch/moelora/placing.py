@@ -154,7 +154,8 @@ def _first(members: list[_Linear], targets: tuple[str, ...], *, config: MoeLoraC
             return linear
     offered = shown(linear.site.name for linear in members)
     raise InputError(
-        f"{why} needs a linear {' or '.join(targets)} to stand on, but the layer offers {offered}: leave it out of the allocation, or stop excluding that linear"
+        f"{why} needs a linear {' or '.join(targets)} to stand on, but the layer offers {offered}:"
+        " leave it out of the allocation, or stop excluding that linear"
     )
 
 
