@@ -1,8 +1,14 @@
 """Tiny models of several families, made from configs."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 import transformers
+
+from allocsearch.core.geometry import ModelShape, Site
+from allocsearch.core.targets import locate
+from allocsearch.moelora.layer import linear_features
 
 VOCABULARY = 61
 
@@ -62,3 +68,28 @@ def shake(model, *, seed=1, scale=0.3):
         if "moelora_" in name:
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype))
     return model
+
+
+def shape(model):
+    """The `ModelShape` of a model of `build`, read off its modules."""
+    layers = defaultdict(list)
+    stack = ""
+    for name, module in model.named_modules():
+        location = locate(name)
+        if location is not None:
+            d_in, d_out = linear_features(module)
+            layers[location.layer].append(Site(location.target, location.group, d_in, d_out, location.path))
+            stack = location.stack
+    return ModelShape(type(model).__name__, tuple(tuple(layers[i]) for i in range(len(layers))), 16, 4, model.num_parameters(), stack)
+
+
+def router_parts(router):
+    """A block router's matrices with their biases, under the names that the reference takes."""
+    h, n = router.hidden, len(router.spec.experts)
+    split = (router.inner, router.inner_bias)
+    parts = {"w1": tuple(part[: h or n] for part in split)}
+    if h:
+        parts |= {"w3": tuple(part[h : 2 * h] for part in split), "w2": (router.outer, router.outer_bias)}
+    if router.spec.sparse:
+        parts["threshold"] = tuple(part[-1] for part in split)
+    return parts

@@ -8,25 +8,11 @@ from hypothesis import strategies as st
 from allocsearch.core.allocation import Allocation, LayerPlan
 from allocsearch.core.budget import cost
 from allocsearch.core.errors import InputError
-from allocsearch.core.geometry import ModelShape, Site
 from allocsearch.core.targets import locate
 from allocsearch.moelora import MoeLoraConfig, MoeLoraLinear
-from allocsearch.moelora.layer import linear_features
-from tests.moelora.conftest import FAMILIES, build
+from tests.moelora.conftest import FAMILIES, build, shape
 
 BASES = {family: build(family, num_layers=3) for family in FAMILIES}
-
-
-def shape(model):
-    layers = [[] for _ in range(3)]
-    stack = ""
-    for name, module in model.named_modules():
-        location = locate(name)
-        if location is not None:
-            d_in, d_out = linear_features(module)
-            layers[location.layer].append(Site(location.target, location.group, d_in, d_out, location.path))
-            stack = location.stack
-    return ModelShape(type(model).__name__, tuple(map(tuple, layers)), 16, 4, model.num_parameters(), stack)
 
 
 sizes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
