@@ -4,7 +4,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,19 +15,14 @@ from allocsearch import spec as specs
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
-from allocsearch.core.allocation import Allocation
-from allocsearch.core.budget import Budget, Cost, cost
 from allocsearch.core.errors import InputError, shown
-from allocsearch.core.geometry import ModelShape
 from allocsearch.core.ports import Executor
-from allocsearch.core.space import SearchSpace
 from allocsearch.core.trial import Measured, Trial
-from allocsearch.core.warm_starts import WARM_STARTS, scaled
 from allocsearch.documents import named
 from allocsearch.home import home
-from allocsearch.models import model_digest, model_shape, resolve
+from allocsearch.models import model_digest, resolve
+from allocsearch.planning import Plan, plan
 from allocsearch.search import results
-from allocsearch.search.proposals import Proposals
 from allocsearch.spec import StudySpec
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.training.tasks import load_task
@@ -43,47 +37,6 @@ class TooManyFailuresError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Start:
-    """A warm start scaled to the budget; `is_baseline` where the space cannot express it."""
-
-    name: str
-    allocation: Allocation
-    cost: Cost
-    is_baseline: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a spec means on its model. Made from the config alone: nothing is loaded, written or started."""
-
-    spec: StudySpec
-    shape: ModelShape
-    budget: Budget
-    space: SearchSpace
-    proposals: Proposals
-
-    @cached_property
-    def starts(self) -> tuple[Start, ...]:
-        """The warm starts that fit, in order, at most as many as there are trials."""
-        found: list[Start] = []
-        for name in self.spec.warm_starts:
-            allocation = scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
-            if allocation is not None and allocation not in [start.allocation for start in found]:
-                total = cost(allocation, self.shape, self.space.routing)
-                found.append(Start(name, allocation, total, not self.space.expresses(allocation)))
-        return tuple(found[: self.spec.trials])
-
-    @property
-    def oversized(self) -> tuple[str, ...]:
-        """Warm starts that the budget has no room for."""
-        fits = {
-            name: scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
-            for name in self.spec.warm_starts
-        }
-        return tuple(name for name, allocation in fits.items() if allocation is None)
-
-
-@dataclass(frozen=True)
 class Options:
     """What may differ from machine to machine without changing what a study finds."""
 
@@ -94,20 +47,6 @@ class Options:
     inline: bool = False
 
 
-def plan(spec: StudySpec) -> Plan:
-    """What `spec` means on its model.
-
-    Raises:
-        InputError: for an unknown model, or a space or router that does not fit it.
-        InfeasibleError: where no allocation of the space is inside the budget.
-    """
-    shape = model_shape(spec.model, spec.revision)
-    budget = Budget.parse(spec.budget).resolve(shape)
-    space = spec.space.template().bind(shape, spec.routing.routing())
-    ladder = spec.ladder if spec.objective == "pareto" else (1.0,)
-    return Plan(spec, shape, budget, space, Proposals(space, budget, ladder, spec.seed))
-
-
 class Run:
     """One driver on one study: iterating runs trials and yields each as it ends.
 
@@ -116,11 +55,13 @@ class Run:
         record: the study as it stood when the run began.
     """
 
-    def __init__(self, catalog: Catalog, record: StudyRecord, plan_: Plan, evaluator: ProxyEvaluator, executor: Executor) -> None:
+    def __init__(
+        self, catalog: Catalog, record: StudyRecord, plan_: Plan, *, evaluator: ProxyEvaluator, executor: Executor, say: Say
+    ) -> None:
         self.name, self.record, self.plan = record.name, record, plan_
         self.pace = results.Pace()
         self.num_workers: int = getattr(executor, "num_workers", 1)
-        self._evaluator, self._executor, self._catalog = evaluator, executor, catalog
+        self._evaluator, self._executor, self._say = evaluator, executor, say
         self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
 
     @property
@@ -143,6 +84,10 @@ class Run:
             if isinstance(trial.outcome, Measured):
                 self._keep_the_fronts_weights()
             yield trial
+        if self._study.exhausted:
+            self._say(
+                f"the space has no further allocation at these targets: {self._study.num_finished} of {self._study.num_trials} trials"
+            )
         if self._study.failure_report is not None:
             raise TooManyFailuresError(self._study.failure_report)
 
@@ -159,7 +104,6 @@ class Run:
 def start(
     spec: StudySpec,
     *,
-    name: str | None = None,
     source: Mapping[str, Any] | None = None,
     options: Options = Options(),
     say: Say = lambda _: None,
@@ -169,7 +113,7 @@ def start(
     Raises:
         InputError: for bad input, and where a study of that name exists, with the command that continues it.
     """
-    name = name or spec.name
+    name = spec.name
     planned = plan(spec)
     catalog = Catalog(options.storage)
     if name in catalog.names():
@@ -178,7 +122,8 @@ def start(
     with _only_driver(catalog.url, name):
         attrs = {**digests, "versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
         catalog.create(name, spec, attrs)
-        yield Run(catalog, catalog.record(name), planned, evaluator, _executor(planned, spec.trials, options, say))
+        executor = _executor(planned, spec.trials, options, say)
+        yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, executor=executor, say=say)
 
 
 @contextmanager
@@ -208,13 +153,14 @@ def resume(name: str, *, num_trials: int | None = None, options: Options = Optio
         if num_trials is not None:
             catalog.retarget(name, num_trials)
         record = catalog.record(name)
-        yield Run(catalog, record, planned, evaluator, _executor(planned, max(1, record.num_missing), options, say))
+        executor = _executor(planned, max(1, record.num_missing), options, say)
+        yield Run(catalog, record, planned, evaluator=evaluator, executor=executor, say=say)
 
 
-def run(study: str = "quickstart", *, name: str | None = None, options: Options = Options(), **overrides: Any) -> StudyRecord:
+def run(study: str = "quickstart", *, options: Options = Options(), **overrides: Any) -> StudyRecord:
     """Search, from Python: `run("quickstart", budget="8M-params", trials=20)`. Returns the finished study."""
     spec = specs.load(study, overrides)
-    with start(spec, name=name, source=source_of(study, overrides), options=options) as running:
+    with start(spec, source=source_of(study, overrides), options=options) as running:
         for _ in running:
             pass
     return Catalog(options.storage).record(running.name)
@@ -224,10 +170,11 @@ def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file that a spec came from, so that a resume can tell whether it was edited since; nothing for a shipped study."""
     if study in named("studies"):
         return {}
-    return {
-        "file": str(Path(study).expanduser().resolve()),
-        "overrides": {key: value for key, value in overrides.items() if value is not None},
-    }
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key in ("space", "task"):  # a path that the user typed must mean the same file from any other folder
+        if isinstance(given.get(key), str) and Path(given[key]).is_file():
+            given[key] = str(Path(given[key]).resolve())
+    return {"file": str(Path(study).expanduser().resolve()), "overrides": given}
 
 
 def versions() -> dict[str, str]:
@@ -262,7 +209,7 @@ def _prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[Pr
     """The evaluator, once the task and the model are known to be there, and digests of both."""
     task = load_task(spec.task.source())
     model = resolve(spec.model, say)
-    digest = model_digest(model) if isinstance(model, Path) else f"{model}@{spec.revision or 'main'}"
+    digest = model_digest(model, spec.revision)
     evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
     return evaluator, {"task_digest": task.digest, "model_digest": digest}
 

@@ -6,93 +6,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from allocsearch import documents
 from allocsearch.core.budget import Budget
 from allocsearch.core.errors import shown
-from allocsearch.core.geometry import Router, Routing
-from allocsearch.core.layout import Axis, Order, PartSpace, Sharing
-from allocsearch.core.space import SpaceTemplate
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import WARM_STARTS
+from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
-SPACE_SCHEMA: Final = "allocsearch/space/v1"
 TASK_SCHEMA: Final = "allocsearch/task/v1"
 Objective = Literal["pareto", "accuracy", "nll"]
 Sampler = Literal["tpe", "nsga2", "random"]
 
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Closed(BaseModel):
-    """A document part: frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class ShareSpec(Closed):
-    """`groups: n` or `tie: n`."""
-
-    groups: Positive | None = None
-    tie: Positive | None = None
-
-
-class AxisSpec(Closed):
-    """Listed values, who shares them (`model`, `groups: n` or `tie: n`) and their order over the depth."""
-
-    choices: tuple[int, ...]
-    share: Annotated[ShareSpec, BeforeValidator(lambda value: {} if value == "model" else value)] = ShareSpec()
-    order: Order = "free"
-
-    def axis(self) -> Axis:
-        """As a core value."""
-        return Axis(self.choices, Sharing(groups=self.share.groups, tie=self.share.tie), self.order)
-
-
-class PartSpec(Closed):
-    """How many experts of which rank a part of each layer may get."""
-
-    rank: AxisSpec
-    experts: AxisSpec | None = None
-    per_expert: bool = False
-
-
-class RoutingSpec(Closed):
-    """Router, experts per token and targets."""
-
-    router: Router = "topk"
-    top_k: int | tuple[int, ...] = 2
-    targets: tuple[str, ...] = ("attn", "ffn")
-    swi_x: int = 4
-
-    def routing(self) -> Routing:
-        """As a core value."""
-        return Routing(self.router, self.top_k, self.targets, self.swi_x)
-
-
-class SpaceSpec(Closed):
-    """A search space document."""
-
-    schema_version: Literal["allocsearch/space/v1"] = Field(alias="schema")
-    name: str
-    about: str = ""
-    parts: dict[str, PartSpec]
-    routing: RoutingSpec | None = None
-
-    def template(self) -> SpaceTemplate:
-        """As a core value."""
-        parts = tuple(
-            PartSpace(selector, part.rank.axis(), None if part.experts is None else part.experts.axis(), part.per_expert)
-            for selector, part in self.parts.items()
-        )
-        return SpaceTemplate(self.name, parts, self.about)
-
-    @model_validator(mode="after")
-    def _is_a_space(self) -> "SpaceSpec":
-        self.template()
-        return self
+__all__ = ["SPACE_SCHEMA", "Closed", "RoutingSpec", "SpaceSpec", "StudySpec", "TaskSpec", "diff", "load", "load_space"]
 
 
 class TaskSpec(Closed):
@@ -243,6 +171,8 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     for key, read in (("space", _space_document), ("task", _task_document)):
         if key in data:
             data[key] = read(data[key], beside=None if key in given else path.parent)
+    if isinstance(data.get("model"), str):
+        data["model"] = _model_place(data["model"], beside=Path() if "model" in given else path.parent)
     return _validated(StudySpec, data, where=str(path), path=path)
 
 
@@ -287,6 +217,12 @@ def _task_document(value: Any, *, beside: Path | None) -> Any:
     base = (beside or Path()).resolve()
     paths = {key: str(base / Path(value[key]).expanduser()) for key in ("path", "test_path") if isinstance(value.get(key), str)}
     return {**value, **paths}
+
+
+def _model_place(model: str, *, beside: Path) -> str:
+    """A folder of weights by its absolute path, so that workers and resumes find it from anywhere; any other name as it is."""
+    folder = beside / Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

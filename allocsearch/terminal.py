@@ -15,8 +15,16 @@ from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.results import Pace, Point
 
-out: Final = Console(soft_wrap=True, highlight=False)
-err: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+_PIPE_WIDTH: Final = 200  # where no terminal states a width, tables must not be squeezed into 80 columns
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, soft_wrap=True, highlight=False, width=_PIPE_WIDTH)
+
+
+out: Final = _console(stderr=False)
+err: Final = _console(stderr=True)
 
 
 class RunView(Protocol):

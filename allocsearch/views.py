@@ -12,7 +12,7 @@ from allocsearch.search import results
 from allocsearch.search.results import Point
 
 if TYPE_CHECKING:
-    from allocsearch.driver import Plan
+    from allocsearch.planning import Plan
 
 _NUM_EXAMPLES = 8
 

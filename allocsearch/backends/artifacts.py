@@ -35,7 +35,10 @@ class FolderArtifacts:
             with self._store().open_reader(name) as stream, file.open("wb") as target:
                 shutil.copyfileobj(stream, target)
         except ArtifactNotFound as error:
-            raise InputError(f"the weights {name!r} must be in {self.folder}, but they are not: they were moved or deleted") from error
+            raise InputError(
+                f"the weights {name!r} must be in {self.folder}, but they are not: only the front's are kept; "
+                "export another format and train it"
+            ) from error
 
     def remove(self, name: str) -> None:
         """Forget `name`."""

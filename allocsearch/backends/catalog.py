@@ -62,7 +62,10 @@ class Catalog:
     def create(self, name: str, spec: StudySpec, attrs: Mapping[str, Any]) -> None:
         """Make a study with everything that a resume or a reader needs to know of it."""
         with explained(self.url):
-            study = optuna.create_study(storage=self._storage, study_name=name, directions=list(DIRECTIONS[spec.objective]))
+            try:
+                study = optuna.create_study(storage=self._storage, study_name=name, directions=list(DIRECTIONS[spec.objective]))
+            except optuna.exceptions.DuplicatedStudyError as error:
+                raise InputError(f"a new study needs a new name, but {name!r} exists: try allocsearch resume {name}") from error
             with experimental():
                 study.set_metric_names(list(METRICS[spec.objective]))
             # The spec comes last: a study without one was never started, and `record` says so.

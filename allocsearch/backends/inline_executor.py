@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from allocsearch.backends.evaluation import outcome_of
 from allocsearch.core.ports import Evaluator, Study
 from allocsearch.core.trial import Trial
 
@@ -14,4 +15,4 @@ class InlineExecutor:
     def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
         """Ask, evaluate, tell."""
         while (assignment := study.ask()) is not None:
-            yield study.tell(assignment.number, evaluator(assignment, lambda _rung: True))
+            yield study.tell(assignment.number, outcome_of(evaluator, assignment, lambda _rung: True))

@@ -17,11 +17,12 @@ from typing import Any, Final
 from ray import tune
 from ray.tune.search import Searcher
 
+from allocsearch.backends.evaluation import outcome_of
 from allocsearch.backends.ray_session import session
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Study
-from allocsearch.core.trial import Failed, Lost, Outcome, Trial
+from allocsearch.core.trial import Lost, Outcome, Trial
 
 _POLL_SECONDS: Final = 0.5
 
@@ -194,10 +195,7 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        try:
-            outcome = self._evaluator(self._assignment, lambda _rung: True)
-        except Exception as error:  # noqa: BLE001 - whatever an evaluator raises is that trial's outcome
-            outcome = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        outcome = outcome_of(self._evaluator, self._assignment, lambda _rung: True)
         # As text, since Tune flattens nested results.
         return {"outcome": json.dumps(codec.outcome_to_json(outcome)), "done": True}
 

@@ -64,9 +64,7 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    from click import ClickException  # noqa: PLC0415 - typer's own usage errors
-
-    if isinstance(error, ClickException):
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, of click's or of typer's own copy of it
         error.show()
         return 2
     if type(error).__name__ == "TooManyFailuresError":

@@ -31,9 +31,11 @@ def run(
     """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
     from allocsearch import driver, spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
 
-    overrides = {"budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective, "seed": seed}
+    overrides = {
+        "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective, "seed": seed, "name": name
+    }  # fmt: skip
     parsed = specs.load(study, overrides)
-    name = name or parsed.name
+    name = parsed.name
     options = driver.Options(storage, workers, address, artifacts, inline)
     if dry_run:
         _show_plan(driver, parsed, name, options, as_json=as_json)
@@ -44,7 +46,7 @@ def run(
         _show_result(done, as_json=as_json)
         return
     source = driver.source_of(study, overrides)
-    with driver.start(parsed, name=name, source=source, options=options, say=say) as running:
+    with driver.start(parsed, source=source, options=options, say=say) as running:
         _drive(running, num_trials=parsed.trials, storage=storage, as_json=as_json)
 
 
@@ -109,9 +111,10 @@ def _show_result(record: Any, *, as_json: bool) -> None:
 
 def _show_plan(driver: Any, parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch.planning import plan  # noqa: PLC0415
     from allocsearch.training.estimate import seconds_of_trial  # noqa: PLC0415
 
-    planned = driver.plan(parsed)
+    planned = plan(parsed)
     workers = driver.num_workers(options, parsed.trials)
     seconds = seconds_of_trial(planned.shape, parsed.proxy) * -(-parsed.trials // workers)
     found = views.plan_json(planned, seconds=seconds, name=name, workers=workers)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from allocsearch.core.budget import Budget
+from allocsearch.core.errors import InfeasibleError
 from allocsearch.core.space import SearchSpace
 
 
@@ -29,14 +30,22 @@ class Proposals:
     seed: int
 
     def __post_init__(self) -> None:
-        self.space.project_point(self.space.smallest, self.budget)  # raises where nothing fits
+        if not self._trains(1.0):
+            raise InfeasibleError(
+                f"an allocation must have at least one expert, but no expert of space {self.space.template.name!r} fits {self.budget}: "
+                f"raise the budget, or list smaller ranks"
+            )
 
     @cached_property
     def shares(self) -> tuple[float, ...]:
-        """The rungs of the ladder that some point of the space fits; the whole budget where none does."""
-        smallest = self.space.cost(self.space.smallest)
-        fitting = tuple(share for share in sorted(set(self.ladder)) if not self.budget.scaled(share).excess(smallest))
-        return fitting or (1.0,)
+        """The rungs of the ladder that hold an allocation with something to train; the whole budget where none does."""
+        return tuple(share for share in sorted(set(self.ladder)) if self._trains(share)) or (1.0,)
+
+    def _trains(self, share: float) -> bool:
+        target = self.budget.scaled(share)
+        if target.excess(self.space.cost(self.space.smallest)):
+            return False
+        return self.space.cost(self.space.project_point(self.space.smallest, target)).trainable > 0
 
     def share(self, number: int) -> float:
         """The share of the budget that trial `number` aims at: every rung once per round, in an order shuffled by the seed."""

@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -157,7 +158,10 @@ class _Adapted:
         )
         self._aux_weight = proxy.aux_loss_weight if config.balances else 0.0
         torch.manual_seed(seed)
-        self.model = get_peft_model(bench.model, config)
+        with warnings.catch_warnings():
+            # PEFT asks transformers under a name that transformers is about to retire.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            self.model = get_peft_model(bench.model, config)
 
     def __enter__(self) -> Self:
         return self

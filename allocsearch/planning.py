@@ -1,0 +1,68 @@
+"""What a spec means on its model, worked out from the config alone: nothing is loaded, written or started."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import Budget, Cost, cost
+from allocsearch.core.geometry import ModelShape
+from allocsearch.core.space import SearchSpace
+from allocsearch.core.warm_starts import WARM_STARTS, scaled
+from allocsearch.models import model_shape
+from allocsearch.search.proposals import Proposals
+from allocsearch.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Start:
+    """A warm start scaled to the budget; `is_baseline` where the space cannot express it."""
+
+    name: str
+    allocation: Allocation
+    cost: Cost
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a spec means on its model."""
+
+    spec: StudySpec
+    shape: ModelShape
+    budget: Budget
+    space: SearchSpace
+    proposals: Proposals
+
+    @cached_property
+    def starts(self) -> tuple[Start, ...]:
+        """The warm starts that fit, in order, at most as many as there are trials."""
+        found: list[Start] = []
+        for name in self.spec.warm_starts:
+            allocation = scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
+            if allocation is not None and allocation not in [start.allocation for start in found]:
+                total = cost(allocation, self.shape, self.space.routing)
+                found.append(Start(name, allocation, total, not self.space.expresses(allocation)))
+        return tuple(found[: self.spec.trials])
+
+    @property
+    def oversized(self) -> tuple[str, ...]:
+        """Warm starts that the budget has no room for."""
+        fits = {
+            name: scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
+            for name in self.spec.warm_starts
+        }
+        return tuple(name for name, allocation in fits.items() if allocation is None)
+
+
+def plan(spec: StudySpec) -> Plan:
+    """What `spec` means on its model.
+
+    Raises:
+        InputError: for an unknown model, or a space or router that does not fit it.
+        InfeasibleError: where no allocation of the space is inside the budget.
+    """
+    shape = model_shape(spec.model, spec.revision)
+    budget = Budget.parse(spec.budget).resolve(shape)
+    space = spec.space.template().bind(shape, spec.routing.routing())
+    ladder = spec.ladder if spec.objective == "pareto" else (1.0,)
+    return Plan(spec, shape, budget, space, Proposals(space, budget, ladder, spec.seed))

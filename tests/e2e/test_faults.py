@@ -1,0 +1,113 @@
+"""Deaths in the middle, with real processes, real Ray and SIGKILL."""
+
+import os
+import signal
+import time
+
+import optuna
+import psutil
+import pytest
+
+TRIALS = 8
+# Long enough that a kill falls into training, short enough for a test.
+PROXY = {"train_rows": 64, "search_rows": 48, "batch_size": 8, "epochs": 6, "dtype": "float32"}
+
+
+@pytest.fixture
+def study_path(tiny_study):
+    return tiny_study(trials=TRIALS, proxy=PROXY)
+
+
+def trials(cli):
+    try:
+        return optuna.load_study(study_name="tiny", storage=f"sqlite:///{cli.home}/studies.db").trials
+    except KeyError:
+        return []
+
+
+def wait_for(condition, *, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the moment to strike did not come")
+
+
+def num_complete(cli):
+    return sum(trial.state.name == "COMPLETE" for trial in trials(cli)) if (cli.home / "studies.db").exists() else 0
+
+
+def assert_whole(cli):
+    found = trials(cli)
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * TRIALS
+    assert len({trial.user_attrs["allocation"] for trial in found}) == TRIALS
+    return found
+
+
+def kill_session(process):
+    """The driver alone is killed; what it leaves of Ray is cleared away, as a restarted machine would."""
+    leftovers = [child for child in psutil.process_iter(["pid"]) if _session_of(child.pid) == process.pid and child.pid != process.pid]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return leftovers
+
+
+def _session_of(pid):
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def test_a_killed_driver_loses_nothing_and_resume_reaches_the_target_exactly(cli, study_path):
+    process = cli.start("run", study_path, "--workers", 2)
+    wait_for(lambda: num_complete(cli) >= 2)
+    leftovers = kill_session(process)
+    before = trials(cli)
+    done = {trial.number: (trial.values, trial.datetime_complete) for trial in before if trial.state.name == "COMPLETE"}
+    assert 2 <= len(done) < TRIALS
+    assert any(trial.state.name == "RUNNING" for trial in before)
+    cli.process("resume", "tiny", "--workers", 2)
+    found = assert_whole(cli)
+    assert {number: (found[number].values, found[number].datetime_complete) for number in done} == done, "a finished trial was run again"
+    orphans = [trial.number for trial in before if trial.state.name == "RUNNING"]
+    assert all(found[number].user_attrs["attempt"] == 2 for number in orphans)
+    _, alive = psutil.wait_procs(leftovers, timeout=60)
+    assert not alive, "Ray outlived its driver"
+
+
+def test_a_killed_worker_costs_one_retry(cli, study_path):
+    process = cli.start("run", study_path, "--workers", 2)
+    wait_for(lambda: num_complete(cli) >= 1)
+    workers = {int(trial.user_attrs["worker"].rpartition("/")[2]) for trial in trials(cli) if trial.state.name == "COMPLETE"}
+    os.kill(workers.pop(), signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    found = assert_whole(cli)
+    assert sum(trial.user_attrs.get("losses", 0) for trial in found) <= 1
+    assert max(trial.user_attrs["attempt"] for trial in found) <= 2
+
+
+def test_an_interrupted_driver_says_how_to_go_on(cli, study_path):
+    process = cli.start("run", study_path, "--workers", 2)
+    wait_for(lambda: num_complete(cli) >= 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "allocsearch resume tiny" in err
+    assert "Traceback" not in err
+    cli.process("resume", "tiny", "--workers", 2)
+    assert_whole(cli)
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(cli, study_path):
+    process = cli.start("run", study_path, "--workers", 1)
+    wait_for(lambda: num_complete(cli) >= 1)
+    refused = cli("resume", "tiny", "--inline", code=2)
+    assert "another process is running 'tiny'" in refused.stderr
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert_whole(cli)

@@ -1,0 +1,107 @@
+"""What a first-time user gets wrong: one helpful line each, the documented exit code, nothing half-written."""
+
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+MISTAKES = {
+    "unknown model": (["--model", "smollm2-136m"], 2, "smollm2-135m"),
+    "unparsable budget": (["--budget", "50 MB"], 2, "50M-params"),
+    "budget that nothing fits": (["--budget", "400-params"], 3, "raise the budget"),
+    "unknown space": (["--space", "hillo"], 2, "did you mean 'hilo'"),
+    "unknown task": (["--task", "sentence-polarty"], 2, "sentence-polarity"),
+    "a study of that name": (["--name", "no/slash"], 2, "name"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gives_one_line_and_writes_nothing(cli, tiny_study, mistake):
+    arguments, code, hint = MISTAKES[mistake]
+    result = cli("run", tiny_study(), "--inline", *arguments, code=code)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert hint in lines[0]
+    assert cli.json("status")["studies"] == []
+    assert not (cli.home / "artifacts").exists()
+
+
+def test_a_typo_in_yaml_names_the_line_and_the_nearest_key(cli, tiny_study):
+    path = tiny_study(budjet="20K-params")
+    result = cli("run", path, code=2)
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if text.startswith("budjet"))
+    assert f"line {line}" in result.stderr
+    assert "did you mean `budget`" in result.stderr
+
+
+def test_a_missing_task_column_names_those_there_are(cli, tiny_study, tiny_rows):
+    task = {"name": "t", "path": str(tiny_rows), "template": "{txt}", "choices": ["a", "b"], "label_column": "label"}
+    stderr = cli("run", tiny_study(task=task), "--inline", code=2).stderr
+    assert "'txt'" in stderr
+    assert "text" in stderr
+    assert cli.json("status")["studies"] == []
+
+
+def test_a_corrupt_database_is_named_and_left_as_it_is(cli, tiny_study):
+    database = cli.home / "studies.db"
+    database.write_bytes(b"not a database, but somebody's notes" * 100)
+    before = database.read_bytes()
+    for command in (["run", tiny_study(), "--inline"], ["status"], ["front", "tiny"]):
+        result = cli(*command, code=2)
+        assert "studies.db" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert database.read_bytes() == before
+
+
+def test_a_home_that_cannot_be_written_is_named(cli, tiny_study, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    cli.home.rmdir()
+    process = cli.start  # permissions do not stop root, a file in the way does
+    cli.env["ALLOCSEARCH_HOME"] = str(blocked / "home")
+    home, cli.home = cli.home, tmp_path
+    try:
+        running = process("run", tiny_study(), "--inline")
+        _, err = running.communicate(timeout=120)
+    finally:
+        cli.home = home
+    assert running.returncode == 2
+    assert "ALLOCSEARCH_HOME" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_unknown_study_offers_the_nearest(cli, tiny_study):
+    cli("run", tiny_study(trials=1, warm_starts=["uniform"]), "--inline")
+    assert "did you mean 'tiny'" in cli("front", "tinny", code=2).stderr
+
+
+def test_a_front_without_trials_is_exit_code_3(cli):
+    assert "allocsearch run" in cli("front", "tiny", code=2).stderr
+
+
+def test_passwords_stay_out_of_errors(cli):
+    result = cli("status", "--storage", "postgresql://me:hunter2@127.0.0.1:1/none", code=2)
+    assert "hunter2" not in result.stderr + result.stdout
+    assert "127.0.0.1" in result.stderr
+
+
+def test_ray_client_is_refused_with_the_reason(cli, tiny_study):
+    assert "credentials" in cli("run", tiny_study(), "--address", "ray://host:10001", code=2).stderr
+
+
+def test_usage_errors_are_exit_code_2(cli):
+    assert "--pick" in cli("export", "x", "--pick", "luckiest", code=2).stderr
+
+
+def test_a_loss_that_is_never_finite_pauses_the_study_with_exit_code_4(cli, tiny_study, tiny_model, tmp_path):
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    result = cli("run", tiny_study(model=str(broken)), "--inline", code=4)
+    assert "3 × the loss must be finite, but it is nan at step 1 of seed 0" in result.stderr
+    assert "allocsearch resume tiny" in result.stderr
+    counts = cli.json("status", "tiny")["counts"]
+    assert counts["failed"] == 3
+    assert counts["running"] == 0
