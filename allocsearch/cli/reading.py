@@ -1,8 +1,9 @@
 """`status`, `front` and `export`: what a study has found. They work while it runs."""
 
 import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,8 +79,11 @@ def export(
     *,
     trial: Annotated[int | None, typer.Option(min=0, help="The trial to export.")] = None,
     pick: Annotated[Literal["best", "knee", "smallest"], typer.Option(help="Which trial, if none is named.")] = "best",
-    form: Annotated[Literal["yaml", "peft"], typer.Option("--format", help="`peft` needs the trial's kept weights.")] = "yaml",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File or folder. Without one, YAML goes to stdout.")] = None,
+    form: Annotated[
+        Literal["yaml", "peft", "mola", "guilomo", "moa", "lora"],
+        typer.Option("--format", help="`peft` needs the trial's kept weights; the others are those of other projects' trainers."),
+    ] = "yaml",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File or folder. Without one, text goes to stdout.")] = None,
     storage: Storage = None,
     artifacts: Artifacts = None,
     as_json: Json = False,
@@ -96,7 +100,11 @@ def export(
     shape = model_shape(record.spec.model, record.spec.revision)
     table = views.cost_json(chosen.trial.assignment.allocation, shape, chosen.trial.assignment.routing)
     exported = exports.config(record, chosen, why, layers=table["per_layer"], architecture=shape.architecture)
-    if form == "peft":
+    text, notes = exports.to_yaml(exported), tuple[str, ...]()
+    if form not in {"yaml", "peft"}:
+        store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
+        where, text, notes = _write_foreign(form, record, chosen, shape=shape, base_model=stored_base(record), store=store, output=output)
+    elif form == "peft":
         folder = output or Path(f"{name}-trial-{chosen.trial.number}")
         store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
         exports.write_peft(exported, base_model=stored_base(record), weights=chosen.measured.artifact, artifacts=store, folder=folder)
@@ -107,6 +115,8 @@ def export(
     else:
         where = ""
     terminal.err.print(f"trial {chosen.trial.number}: {why}" + (f" → {where}" if where else ""), markup=False)
+    for note in notes:
+        terminal.err.print(f"note: {note}", markup=False)
     if as_json:
         print_json(
             {
@@ -114,8 +124,33 @@ def export(
                 "trial": chosen.trial.number,
                 "why": why,
                 "path": where or None,
+                "notes": list(notes),
                 "config": exported.model_dump(mode="json", by_alias=True),
             }
         )
     elif not where:
-        sys.stdout.write(exports.to_yaml(exported))
+        sys.stdout.write(text)
+
+
+def _write_foreign(
+    form: str, record: Any, point: Any, *, shape: Any, base_model: str, store: Any, output: Path | None
+) -> tuple[str, str, tuple[str, ...]]:
+    """Export in a format of another project: where it was written (nowhere: a single text for stdout), its text, and notes."""
+    from allocsearch.formats.recipe import Recipe  # noqa: PLC0415 - imports torch
+    from allocsearch.formats.table import FORMATS  # noqa: PLC0415
+    from allocsearch.formats.writing import write  # noqa: PLC0415
+
+    trial, kept = point.trial, point.measured.artifact
+    with tempfile.TemporaryDirectory(prefix="allocsearch-") as scratch:
+        weights = Path(scratch) / "adapter_model.safetensors" if kept is not None and form == "lora" else None
+        if weights is not None:
+            store.read(kept, weights)
+        assignment = trial.assignment
+        document = FORMATS[form](
+            Recipe(assignment.allocation, shape, assignment.routing, record.spec.proxy.alpha, base_model, weights=weights)
+        )
+    if output is None and document.text is not None:
+        return "", document.text, document.notes
+    where = output or Path(f"{record.name}-trial-{trial.number}-{form}")
+    write(document, where)
+    return str(where), "", document.notes

@@ -57,7 +57,6 @@ class _Settings:
     alpha: float
     dropout: float
     task_type: str | None
-    base: str | None
 
 
 def load_mola(
@@ -98,7 +97,6 @@ def load_mola(
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         task_type=settings.task_type,
-        base_model_name_or_path=settings.base,
         inference_mode=not is_trainable,
     )
     adapted = get_peft_model(model, config, adapter_name=adapter_name)
@@ -128,7 +126,7 @@ def _settings(file: Path) -> _Settings:
             f"a MoLA checkpoint must hold experts and routers alone, but {str(file)!r} has `bias` {content.get('bias')!r} and "
             f"`modules_to_save` {content.get('modules_to_save')!r}: those cannot be loaded here"
         )
-    return _Settings(tuple(ranks), alpha, dropout, content.get("task_type"), content.get("base_model_name_or_path"))
+    return _Settings(tuple(ranks), alpha, dropout, content.get("task_type"))
 
 
 def _tensors(folder: Path) -> Mapping[str, Tensor]:

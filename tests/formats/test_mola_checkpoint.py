@@ -71,6 +71,7 @@ def test_what_was_loaded_is_saved_and_loaded_as_ours(checkpoint, tmp_path):
 
 
 def test_it_can_be_trained_on(checkpoint):
+    write_config(checkpoint[0], ranks=RANKS, base_model_name_or_path="another/name")
     model = load_mola(llama(), checkpoint[0], is_trainable=True)
     assert model.peft_config["default"].lora_dropout == 0.05
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
