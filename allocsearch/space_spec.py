@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from allocsearch.core.geometry import Router, Routing
-from allocsearch.core.space import Axis, Order, PartSpace, Sharing, SpaceTemplate
+from allocsearch.core.layout import Axis, Order, PartSpace, Sharing
+from allocsearch.core.space import SpaceTemplate
 
 SPACE_SCHEMA: Final = "allocsearch/space/v1"
 

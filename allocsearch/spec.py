@@ -117,7 +117,8 @@ class StudySpec(Closed):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     routing: RoutingSpec = RoutingSpec()
     ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    warm_starts: tuple[str, ...] = ("uniform", "mola-2468", "mola-8642", "mola-8228", "mola-2882", "hilo-2468", "lora")
+    # Those that mean nothing under the study's router are passed over.
+    warm_starts: tuple[str, ...] = ("uniform", "mola-2468", "mola-8642", "mola-8228", "mola-2882", "hilo-2468", "lora", "moa-default")
     proxy: ProxySpec = ProxySpec()
     limits: LimitsSpec = LimitsSpec()
 
