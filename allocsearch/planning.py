@@ -46,10 +46,11 @@ class Plan:
 
     @property
     def oversized(self) -> tuple[str, ...]:
-        """Warm starts that the budget has no room for."""
+        """Warm starts that the budget has no room for. Those that mean nothing under this router, or on this model, are passed over."""
         fits = {
             name: scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
             for name in self.spec.warm_starts
+            if WARM_STARTS[name].fits(self.shape, self.space.routing)
         }
         return tuple(name for name, allocation in fits.items() if allocation is None)
 

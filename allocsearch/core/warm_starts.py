@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from allocsearch.core.allocation import Allocation, LayerPlan
+from allocsearch.core.allocation import BLOCK_KINDS, Allocation, LayerPlan
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.geometry import ModelShape, Routing
 from allocsearch.core.layout import Sharing
@@ -25,13 +25,37 @@ class Pattern:
     ranks: tuple[int, ...] = (1,)
     about: str = ""
 
+    def fits(self, shape: ModelShape, routing: Routing) -> bool:  # noqa: ARG002
+        """Whether the pattern means what was published: a router per linear."""
+        return not routing.per_block
+
     def at(self, rank: Fraction, num_layers: int, *, divisor: int = 1) -> Allocation:
         """The pattern with `rank` times its rank proportions (rounded, at least 1), and its counts divided (rounded up)."""
         layers = zip(_spread(self.counts, num_layers), _spread(self.ranks, num_layers), strict=True)
         return Allocation(tuple(LayerPlan.of(-(-count // divisor), max(1, round(share * rank))) for count, share in layers))
 
 
-WARM_STARTS: Final[Mapping[str, Pattern]] = {
+@dataclass(frozen=True, slots=True)
+class BlockPattern:
+    """One expert of each kind in every block, and the proportion of their sizes."""
+
+    sizes: tuple[tuple[str, int], ...]
+    about: str = ""
+
+    def fits(self, shape: ModelShape, routing: Routing) -> bool:
+        """Whether one router serves a block, and every linear of the pattern is there and may carry experts."""
+        named = {name for name, _ in self.sizes} - set(BLOCK_KINDS)
+        offered = [{site.name for site in sites if routing.admits(site)} for sites in shape.layers]
+        return routing.per_block and all(named <= names for names in offered)
+
+    def at(self, rank: Fraction, num_layers: int, *, divisor: int = 1) -> Allocation:
+        """The pattern with the rounded `rank` times its proportions. One expert of a kind cannot be halved, so it is kept."""
+        del divisor
+        plan = LayerPlan(tuple((name, (share * round(rank),)) for name, share in self.sizes))
+        return Allocation((plan,) * num_layers)
+
+
+WARM_STARTS: Final[Mapping[str, Pattern | BlockPattern]] = {
     "uniform": Pattern((5,), about="five experts everywhere (MoLA's rectangle 5555)"),
     "mola-2468": Pattern((2, 4, 6, 8), about="MoLA's inverted triangle"),
     "mola-8642": Pattern((8, 6, 4, 2), about="MoLA's triangle"),
@@ -41,15 +65,21 @@ WARM_STARTS: Final[Mapping[str, Pattern]] = {
     "hilo-2468": Pattern((2, 4, 6, 8), (1, 2, 3, 4), about="HILO: counts and ranks rise with depth"),
     "hilo-8642": Pattern((2, 4, 6, 8), (4, 3, 2, 1), about="HILO's counts with falling ranks"),
     "lora": Pattern((1,), about="one expert everywhere: plain LoRA"),
+    "moa-default": BlockPattern(
+        (("q", 1), ("k", 1), ("v", 1), ("o", 1), ("down", 1), ("parallel", 2)),
+        about="MoA's block: one expert of each kind, the parallel one of twice the width",
+    ),
 }
 
 
-def scaled(pattern: Pattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:
+def scaled(pattern: Pattern | BlockPattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:
     """`pattern` at the largest rank inside `budget`; where even rank 1 is over, with its counts halved; else None.
 
-    Ranks grow in quarters before they are rounded, so that unequal ones scale finely. Counts are kept as
+    None too where the pattern does not fit the router or the model. Ranks grow in quarters before they are rounded, so that unequal ones scale finely. Counts are kept as
     published, so the result may leave some of the budget unused: its exact cost stands beside its score.
     """
+    if not pattern.fits(shape, routing):
+        return None
     for divisor in (1, 2):
         inside = None
         for quarters in range(4, 4 * _MAX_RANK + 1):

@@ -148,14 +148,15 @@ def test_more_than_enough_gives_the_largest_point():
     assert RANKS.project_point(as_point([1, 0, 0, 2]), 10**9) == RANKS.largest
 
 
-@pytest.mark.parametrize("name", ["mola", "hilo", "hilo-monotone", "uniform", "free"])
+@pytest.mark.parametrize("name", ["mola", "hilo", "hilo-monotone", "hilo-adapter", "uniform", "free", "moa", "moa-sparse"])
 @pytest.mark.parametrize("target", [300_000, 2_000_000, 8_000_000])
 def test_shipped_spaces_on_a_thirty_layer_model(name, target):
     """Random proposals on the quickstart's geometry: what the search does all day."""
     dims = {"q": (576, 576), "k": (576, 192), "v": (576, 192), "o": (576, 576), "gate": (576, 1536), "up": (576, 1536), "down": (1536, 576)}
     layer = tuple(Site(n, "attn" if n in "qkvo" else "ffn", *shape) for n, shape in dims.items())
     shape = ModelShape("llama", (layer,) * 30, hidden_size=576, num_heads=9, num_parameters=134_515_008)
-    space = load_space(name).template().bind(shape, Routing())
+    spec = load_space(name)
+    space = spec.template().bind(shape, Routing() if spec.routing is None else spec.routing.routing())
     smallest = space.cost(space.smallest).trainable
     for seed in range(5):
         point = space.sample(random.Random(seed))
