@@ -71,12 +71,16 @@ WARM_STARTS: Final[Mapping[str, Pattern | BlockPattern]] = {
     ),
 }
 
+SCORED_STARTS: Final = ("alphalora", "gradient", "eva", "complexity")
+"""Starting points that need the model's weights, and most of them data: `allocsearch.scores` computes them when a study is made."""
+
 
 def scaled(pattern: Pattern | BlockPattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:
     """`pattern` at the largest rank inside `budget`; where even rank 1 is over, with its counts halved; else None.
 
-    None too where the pattern does not fit the router or the model. Ranks grow in quarters before they are rounded, so that unequal ones scale finely. Counts are kept as
-    published, so the result may leave some of the budget unused: its exact cost stands beside its score.
+    None too where the pattern does not fit the router or the model. Ranks grow in quarters before they are rounded, so that
+    unequal ones scale finely. Counts are kept as published, so the result may leave some of the budget unused: its exact cost stands
+    beside its score.
     """
     if not pattern.fits(shape, routing):
         return None
