@@ -22,6 +22,7 @@ from allocsearch.documents import named
 from allocsearch.home import home
 from allocsearch.models import model_digest, resolve
 from allocsearch.planning import Plan, plan
+from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import results
 from allocsearch.spec import StudySpec
 from allocsearch.training.finetune import ProxyEvaluator
@@ -29,6 +30,7 @@ from allocsearch.training.tasks import load_task
 
 Say = Callable[[str], None]
 
+_SCORED: Final = "scored_starts"
 _PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
 
 
@@ -77,6 +79,10 @@ class Run:
         """
         for start in self.plan.starts:
             self._study.enqueue(start.allocation, start.name)  # those that the study has already are passed over
+        for data in self.record.attrs.get(_SCORED, [])[: max(0, self.plan.spec.trials - len(self.plan.starts))]:
+            scored = ScoredStart.from_json(data)  # computed when the study was made
+            if scored.allocation is not None:
+                self._study.enqueue(scored.allocation, scored.name)
         self.pace = results.Pace()
         for trial in self._executor.run(self._study, self._evaluator):
             if trial.outcome is not None:
@@ -120,7 +126,8 @@ def start(
         raise _exists(catalog.record(name), spec)
     evaluator, digests = _prepare(spec, name, options, say)
     with _only_driver(catalog.url, name):
-        attrs = {**digests, "versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
+        made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
+        attrs = {**digests, **made, _SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
         executor = _executor(planned, spec.trials, options, say)
         yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, executor=executor, say=say)
@@ -212,6 +219,15 @@ def _prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[Pr
     digest = model_digest(model, spec.revision)
     evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
     return evaluator, {"task_digest": task.digest, "model_digest": digest}
+
+
+def _scored(planned: Plan, model: str, say: Say) -> list[dict[str, Any]]:
+    """The warm starts by score, to be stored: a resumed study must not depend on computing them again."""
+    starts = scored_starts(planned.scored, planned.spec, model=model, shape=planned.shape, budget=planned.budget)
+    for start in starts:
+        found = "the budget has no room for it" if start.allocation is None else str(start.allocation)
+        say(f"warm start {start.name} ({start.seconds:.1f} s): {found}")
+    return [start.to_json() for start in starts]
 
 
 def _executor(planned: Plan, num_trials: int, options: Options, say: Say) -> Executor:

@@ -7,7 +7,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Budget, Cost, cost
 from allocsearch.core.geometry import ModelShape
 from allocsearch.core.space import SearchSpace
-from allocsearch.core.warm_starts import WARM_STARTS, scaled
+from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS, scaled
 from allocsearch.models import model_shape
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import StudySpec
@@ -35,9 +35,9 @@ class Plan:
 
     @cached_property
     def starts(self) -> tuple[Start, ...]:
-        """The warm starts that fit, in order, at most as many as there are trials."""
+        """The published warm starts that fit, in order, at most as many as there are trials."""
         found: list[Start] = []
-        for name in self.spec.warm_starts:
+        for name in self._published:
             allocation = scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
             if allocation is not None and allocation not in [start.allocation for start in found]:
                 total = cost(allocation, self.shape, self.space.routing)
@@ -49,10 +49,19 @@ class Plan:
         """Warm starts that the budget has no room for. Those that mean nothing under this router, or on this model, are passed over."""
         fits = {
             name: scaled(WARM_STARTS[name], shape=self.shape, routing=self.space.routing, budget=self.budget)
-            for name in self.spec.warm_starts
+            for name in self._published
             if WARM_STARTS[name].fits(self.shape, self.space.routing)
         }
         return tuple(name for name, allocation in fits.items() if allocation is None)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The warm starts that need the model's weights. Like published patterns they mean a router per linear."""
+        return () if self.space.routing.per_block else tuple(name for name in self.spec.warm_starts if name in SCORED_STARTS)
+
+    @property
+    def _published(self) -> tuple[str, ...]:
+        return tuple(name for name in self.spec.warm_starts if name in WARM_STARTS)
 
 
 def plan(spec: StudySpec) -> Plan:

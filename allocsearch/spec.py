@@ -12,7 +12,7 @@ from allocsearch import documents
 from allocsearch.core.budget import Budget
 from allocsearch.core.errors import shown
 from allocsearch.core.task import TaskSource
-from allocsearch.core.warm_starts import WARM_STARTS
+from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
@@ -133,9 +133,10 @@ class StudySpec(Closed):
     def _is_a_study(self) -> "StudySpec":
         Budget.parse(self.budget)
         self.routing.routing()
-        unknown = [name for name in self.warm_starts if name not in WARM_STARTS]
+        known = (*WARM_STARTS, *SCORED_STARTS)
+        unknown = [name for name in self.warm_starts if name not in known]
         if unknown:
-            raise ValueError(f"`warm_starts` must be among {shown(WARM_STARTS, limit=20)}, but got {unknown[0]!r}")
+            raise ValueError(f"`warm_starts` must be among {shown(known, limit=20)}, but got {unknown[0]!r}")
         if not self.ladder:
             raise ValueError("`ladder` must name at least one share of the budget, but it is empty")
         return self

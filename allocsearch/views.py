@@ -132,3 +132,4 @@ def plan_json(plan: "Plan", *, seconds: float | None, name: str, workers: int) -
         "oversized_warm_starts": list(plan.oversized),
         "examples": examples,
     }
+        "scored_warm_starts": list(plan.scored),

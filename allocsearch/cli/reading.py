@@ -142,7 +142,8 @@ def _write_foreign(
 
     trial, kept = point.trial, point.measured.artifact
     with tempfile.TemporaryDirectory(prefix="allocsearch-") as scratch:
-        weights = Path(scratch) / "adapter_model.safetensors" if kept is not None and form == "lora" else None
+        # Those of a trial that has left the front are gone; its config still trains.
+        weights = Path(scratch) / "adapter_model.safetensors" if form == "lora" and kept in record.artifacts else None
         if weights is not None:
             store.read(kept, weights)
         assignment = trial.assignment

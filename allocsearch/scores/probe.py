@@ -1,0 +1,64 @@
+"""What scores look at: the frozen base, a few batches of the task, and the linears that may carry experts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from allocsearch.core.geometry import ModelShape, Routing
+from allocsearch.training.collate import Batch
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A base model with batches to run it on; scores leave the model as it was.
+
+    Attributes:
+        model: a frozen causal language model.
+        shape: its shape.
+        routing: says which linears may carry experts.
+        batches: training rows; a score that reads weights alone needs none.
+    """
+
+    model: Any
+    shape: ModelShape
+    routing: Routing
+    batches: tuple[Batch, ...] = ()
+
+    @property
+    def layers(self) -> list[list[nn.Module]]:
+        """The linears that may carry experts, by layer, bottom to top."""
+        return [
+            [self.block(layer).get_submodule(site.path) for site in sites if self.routing.admits(site)]
+            for layer, sites in enumerate(self.shape.layers)
+        ]
+
+    def block(self, layer: int) -> nn.Module:
+        """The transformer layer of that number."""
+        found: nn.Module = self.model.get_submodule(f"{self.shape.stack}.{layer}")
+        return found
+
+    def forward(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch with the logits that the model gives it."""
+        for batch in self.batches:
+            there = batch.to(self.model.device)
+            yield there, self.model(**there.inputs, use_cache=False).logits
+
+    @torch.no_grad()
+    def watch(self, hooks: list[Any], see: Callable[[Batch], None]) -> None:
+        """Run all batches without gradients, then take the hooks off. `see` is told each batch before it runs."""
+        try:
+            for batch in self.batches:
+                there = batch.to(self.model.device)
+                see(there)
+                self.model(**there.inputs, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def real_tokens(hidden: Tensor, batch: Batch) -> Tensor:
+    """The rows of `hidden` (rows × tokens × width) that are no padding, as one matrix."""
+    return hidden[batch.attention_mask.bool()]
