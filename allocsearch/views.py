@@ -66,6 +66,7 @@ def front_json(record: StudyRecord) -> dict[str, Any]:
 def status_json(record: StudyRecord) -> dict[str, Any]:
     """Counts per state, best so far, compute spent."""
     found = results.progress(record.trials, record.waiting, num_trials=record.num_trials)
+    done = record.num_trials - record.num_missing
     failures = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Failed)]
     return {
         "study": record.name,
@@ -73,7 +74,9 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "missing_trials": record.num_missing,
         "counts": dict(found.counts),
         "worker_seconds": found.seconds_spent,
-        "seconds_per_trial": found.seconds_spent / found.counts["finished"] if found.counts["finished"] else None,
+        "wall_seconds": record.wall_seconds,
+        "trials_per_hour": 3600 * done / record.wall_seconds if record.wall_seconds else None,
+        "seconds_left": record.num_missing * record.wall_seconds / done if done and record.num_missing else None,
         "best": None if found.best is None else point_json(found.best),
         "frozen_base": None if record.base is None else {"accuracy": record.base.accuracy, "nll": record.base.mean_nll},
         "failures": failures,
@@ -130,6 +133,6 @@ def plan_json(plan: "Plan", *, seconds: float | None, name: str, workers: int) -
             for start in plan.starts
         ],
         "oversized_warm_starts": list(plan.oversized),
+        "scored_warm_starts": list(plan.scored),
         "examples": examples,
     }
-        "scored_warm_starts": list(plan.scored),

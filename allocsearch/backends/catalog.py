@@ -1,13 +1,13 @@
 """The studies of a storage: making one, finding one, and reading one without the right to change it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
@@ -25,7 +25,10 @@ _TARGET: Final = "target_trials"
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as it stands in the database at one moment."""
+    """A study as it stands in the database at one moment.
+
+    `wall_seconds` goes from the start of its first trial to the last end of one, pauses between drivers included.
+    """
 
     name: str
     spec: StudySpec
@@ -34,6 +37,7 @@ class StudyRecord:
     waiting: frozenset[int]
     base: SeedScore | None
     artifacts: frozenset[str] = frozenset()
+    wall_seconds: float = 0.0
 
     @property
     def num_trials(self) -> int:
@@ -89,7 +93,8 @@ class Catalog:
             if any("allocation" not in trial.user_attrs for trial in frozen):
                 raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
-            return StudyRecord(name, spec, attrs, tuple(map(records.trial_of, frozen)), waiting, records.base_score(study), linked(study))
+            trials = tuple(map(records.trial_of, frozen))
+            return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), _wall_seconds(frozen))
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals) -> OptunaStudy:
         """The study to ask and tell. Only one driver may hold it."""
@@ -115,3 +120,9 @@ class Catalog:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else "it has none yet: allocsearch run"
             raise InputError(f"a study named {name!r} must be in the storage, but it is not: {hint}") from None
+
+
+def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:
+    starts = [trial.datetime_start for trial in frozen if trial.datetime_start is not None]
+    ends = [trial.datetime_complete for trial in frozen if trial.datetime_complete is not None]
+    return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0

@@ -14,3 +14,10 @@ def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report) -> 
         return evaluator(assignment, report)
     except Exception as error:  # noqa: BLE001 - see above
         return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON])
+
+
+def limit_threads(threads: int) -> None:
+    """What a worker may use of the CPU. Fixed, since sums are rounded differently with other numbers of threads."""
+    import torch  # noqa: PLC0415 - imported in the worker, where training needs it anyway
+
+    torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from allocsearch.backends.evaluation import outcome_of
+from allocsearch.backends.evaluation import limit_threads, outcome_of
 from allocsearch.core.ports import Evaluator, Study
 from allocsearch.core.trial import Trial
 
@@ -13,6 +13,7 @@ class InlineExecutor:
     num_workers = 1
 
     def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
-        """Ask, evaluate, tell."""
+        """Ask, evaluate, tell, on one thread like a worker of the local default."""
+        limit_threads(1)
         while (assignment := study.ask()) is not None:
             yield study.tell(assignment.number, outcome_of(evaluator, assignment, lambda _rung: True))

@@ -17,7 +17,7 @@ from typing import Any, Final
 from ray import tune
 from ray.tune.search import Searcher
 
-from allocsearch.backends.evaluation import outcome_of
+from allocsearch.backends.evaluation import limit_threads, outcome_of
 from allocsearch.backends.ray_session import session
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
@@ -186,7 +186,7 @@ class _Worker(tune.Trainable):
     """One worker process. A trial is a single step, and `reset_config` keeps the process for the next."""
 
     def setup(self, config: dict[str, Any], *, evaluator: Evaluator, threads: int) -> None:
-        _limit_threads(threads)
+        limit_threads(threads)
         self._evaluator = evaluator
         self._assignment = codec.assignment_from_json(config["assignment"])
 
@@ -212,9 +212,3 @@ def _fit(tuner: tune.Tuner, searcher: _StudySearcher) -> None:
     except BaseException as error:  # noqa: BLE001 - as above
         if not searcher.stopper.stop_all():
             searcher._fail(error)  # noqa: SLF001 - the thread's half of the searcher
-
-
-def _limit_threads(threads: int) -> None:
-    import torch  # noqa: PLC0415 - imported in the worker, where training needs it anyway
-
-    torch.set_num_threads(threads)

@@ -38,8 +38,11 @@ def status(
     counts = found["counts"]
     rows = [[state, counts[state]] for state in counts]
     terminal.out.print(terminal.rows_table(f"{name}: {found['task']} on {found['model']}, {found['budget']}", ["trials", "number"], rows))
-    spent = terminal.duration(found["worker_seconds"])
-    terminal.out.print(f"{counts['finished'] + counts['stopped']} of {found['target_trials']} done, {spent} of worker time spent")
+    spent, wall = terminal.duration(found["worker_seconds"]), terminal.duration(found["wall_seconds"])
+    pace = f", {found['trials_per_hour']:.0f} an hour" if found["trials_per_hour"] else ""
+    left = f", about {terminal.duration(found['seconds_left'])} left at that pace" if found["seconds_left"] else ""
+    done = counts["finished"] + counts["stopped"]
+    terminal.out.print(f"{done} of {found['target_trials']} done in {wall} ({spent} of worker time){pace}{left}", markup=False)
     if found["best"] is not None:
         best = found["best"]
         terminal.out.print(
