@@ -56,6 +56,8 @@ class BlockRouter(nn.Module):
     g − θ in its place, so that θ trains, and so does the gate of an expert that no token chose; without it θ stays as it was drawn,
     which is what the authors' code does.
 
+    It reads the block's normalised input, which is what attention reads too; the authors' code gives it the raw input of the block.
+
     Parameters: `inner` stacks W₁, W₃ and w, so that one product computes them; `outer` is W₂.
     """
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from peft import PeftConfig
 
-from allocsearch.core.allocation import Allocation
+from allocsearch.core.allocation import Allocation, LayerPlan
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.geometry import Routing
 from allocsearch.core.targets import GROUPS
@@ -33,6 +33,8 @@ class MoeLoraConfig(PeftConfig):
         aux_loss_weight: weight of the balance loss that training adds to the model's loss. It applies to `topk`: a dense router uses every
             expert for every token, so there is no share of selections to balance.
         target_modules: groups (`attn`), targets (`q`) or the model's own names (`q_proj`) that may carry experts; None: all.
+        layers_to_transform: numbers of the layers that may carry experts; None: all. Plans of other layers are dropped, and `allocation`
+            is rewritten to say so: it always tells what is there.
         exclude_modules: names (or one regular expression) of modules that stay as they are.
         lora_dropout: dropout of the experts' input; the router always sees all of it.
         init_seed: seed of the initial weights. Two allocations with one seed start equal in the experts that they share.
@@ -48,6 +50,7 @@ class MoeLoraConfig(PeftConfig):
     lora_alpha: float | str = field(default=16, metadata={"help": "Scaling numerator, or `2r` for twice the rank."})
     aux_loss_weight: float = field(default=1e-3, metadata={"help": "Weight of the balance loss."})
     target_modules: list[str] | None = field(default=None, metadata={"help": "Groups, targets or module names; None: all."})
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layers that may carry experts; None: all."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave alone."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of the experts' input."})
     init_seed: int = field(default=0, metadata={"help": "Seed of the initial weights."})
@@ -61,6 +64,8 @@ class MoeLoraConfig(PeftConfig):
         self.allocation = str(self.allocation)
         self.top_k = list(self.top_k) if isinstance(self.top_k, Sequence) else self.top_k
         self.target_modules = _names(self.target_modules)
+        if self.layers_to_transform is not None:
+            self._drop_other_layers()
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"`0 <= lora_dropout < 1` must hold, but got {self.lora_dropout}")
         if self.threshold_gradient not in THRESHOLD_GRADIENTS:
@@ -69,6 +74,17 @@ class MoeLoraConfig(PeftConfig):
             raise InputError(f"`aux_loss_weight >= 0` must hold, but got {self.aux_loss_weight}")
         self.scaling(1)
         _ = self.plans, self.routing
+
+    def _drop_other_layers(self) -> None:
+        given = self.layers_to_transform
+        chosen = sorted({given} if isinstance(given, int) else set(given or ()))
+        num_layers = len(self.plans)
+        if not chosen or not all(0 <= layer < num_layers for layer in chosen):
+            raise InputError(
+                f"`layers_to_transform` must name layers from 0 to {num_layers - 1}, as many as `allocation` has, but got {shown(chosen)}"
+            )
+        self.layers_to_transform = chosen
+        self.allocation = str(Allocation(tuple(plan if i in chosen else LayerPlan() for i, plan in enumerate(self.plans))))
 
     @property
     def plans(self) -> Allocation:

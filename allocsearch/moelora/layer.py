@@ -206,11 +206,6 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
     def unmerge(self) -> None:
         """Nothing is ever merged."""
 
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """A single ungated expert is a LoRA; others are not."""
-        here = self.placements.get(adapter_name)
-        return here is not None and here.stack is not None and here.block is None and here.stack.num_experts == 1
-
     def __repr__(self) -> str:
         return "moelora." + super().__repr__()
 

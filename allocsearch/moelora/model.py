@@ -78,6 +78,13 @@ class MoeLoraModel(BaseTuner):
         super().delete_adapter(adapter_name)
         _ledger(self.model).weights.pop(adapter_name, None)
 
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: weights of routers and experts do not add up to those of a mixture."""
+        raise InputError(
+            "adapters must be sums of fixed updates to be combined into one, but these have routers: "
+            "activate several at once by `model.base_model.set_adapter([...])`"
+        )
+
     def unload(self) -> nn.Module:
         """The base model as it was: no wrapped modules, no hooks, no config of ours."""
         _ledger(self.model).uninstall()

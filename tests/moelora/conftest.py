@@ -8,6 +8,7 @@ import transformers
 
 from allocsearch.core.geometry import ModelShape, Site
 from allocsearch.core.targets import locate
+from allocsearch.moelora import MoeLoraConfig
 from allocsearch.moelora.layer import linear_features
 
 VOCABULARY = 61
@@ -93,3 +94,28 @@ def router_parts(router):
     if router.spec.sparse:
         parts["threshold"] = tuple(part[-1] for part in split)
     return parts
+
+
+FORMS = {
+    "topk": {"allocation": "3x2 2+1"},
+    "dense": {"allocation": "3x2 2+1", "router": "dense"},
+    "one expert": {"allocation": "3 2"},
+    "sigmoid": {"allocation": "q:2,down:2,parallel:3,prompt:2*2", "router": "sigmoid"},
+    "threshold": {"allocation": "q:2,down:2,parallel:3*2", "router": "threshold"},
+}
+
+
+@pytest.fixture(params=FORMS)
+def config(request):
+    """An adapter of every form on a model of two layers."""
+    return MoeLoraConfig(**FORMS[request.param], task_type="CAUSAL_LM")
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(**{name: value for name, value in batch().items() if name != "labels"}).logits
+
+
+def own(model, adapter):
+    """Names of an adapter's parameters."""
+    return {name for name, _ in model.named_parameters() if "moelora_" in name and adapter in name.split(".")}

@@ -72,7 +72,6 @@ def test_gated_lora(ranks):
     experts = list(zip(w_in.split(ranks), w_out.split(ranks, dim=1), strict=True))
     expected = moa_lora(x.flatten(0, 1), base(x).flatten(0, 1), experts, gates, scalings=stack.scaling)
     assert_same_gradients(layer(x), expected.reshape(2, 3, 4), (x, cell.gates, w_in, w_out))
-    assert not layer.supports_lora_conversion()
 
 
 @pytest.mark.parametrize("widths", [(3,), (2, 2), (4, 1)])
