@@ -13,6 +13,7 @@ from rich.text import Text
 from allocsearch.core.budget import short_count
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import results
+from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Pace, Point
 
 _PIPE_WIDTH: Final = 200  # where no terminal states a width, tables must not be squeezed into 80 columns
@@ -67,6 +68,25 @@ def front_table(points: Sequence[Point], *, title: str) -> Table:
             Text(str(point.trial.assignment.allocation)),
         )
     return table
+
+
+def comparison_table(comparisons: Sequence[Comparison], *, metric: str) -> Table:
+    """The winner's leads: in points of accuracy, or in thousandths of a nat."""
+    unit = "points" if metric == "accuracy" else "mnat"
+    scale = 100 if metric == "accuracy" else 1000
+    rows = [
+        (
+            c.baseline.trial.origin,
+            short_count(c.baseline.trial.cost.trainable),
+            f"{c.baseline.measured.accuracy:.3f}",
+            f"{scale * c.difference:+.1f}",
+            f"[{scale * c.interval[0]:+.1f}, {scale * c.interval[1]:+.1f}]",
+            f"{c.p_adjusted:.3f}",
+            "winner is better" if c.verdict == "better" else c.verdict,
+        )
+        for c in comparisons
+    ]
+    return rows_table("", ["against", "trainable", "accuracy", f"lead, {unit}", "95 % interval", "p", "verdict"], rows)
 
 
 def rows_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -1,5 +1,6 @@
 """Studies and plans as JSON documents: what `--json` prints, and what tables are drawn from."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from allocsearch.backends.catalog import StudyRecord
@@ -9,6 +10,7 @@ from allocsearch.core.budget import cost, layer_costs
 from allocsearch.core.geometry import ModelShape, Routing
 from allocsearch.core.trial import Failed
 from allocsearch.search import results
+from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Point
 
 if TYPE_CHECKING:
@@ -60,6 +62,29 @@ def front_json(record: StudyRecord) -> dict[str, Any]:
         "split": "search",
         "interval": "95 % Wilson over the rows; it covers neither seed noise nor the selection of the best",
         "points": [point_json(point) for point in results.pareto(record.trials)],
+    }
+
+
+def compare_json(record: StudyRecord, winner: Point, comparisons: Sequence[Comparison], *, metric: str) -> dict[str, Any]:
+    """The winner against the baselines."""
+    return {
+        "study": record.name,
+        "split": "search",
+        "metric": metric,
+        "winner": point_json(winner),
+        "comparisons": [
+            {
+                "baseline": point_json(c.baseline),
+                "difference": c.difference,
+                "interval": list(c.interval),
+                "p_value": c.p_value,
+                "p_adjusted": c.p_adjusted,
+                "verdict": c.verdict,
+                "seeds": list(c.seeds),
+                "rows": c.num_rows,
+            }
+            for c in comparisons
+        ],
     }
 
 

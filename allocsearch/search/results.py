@@ -4,12 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from allocsearch.core import front
 from allocsearch.core.errors import InputError
 from allocsearch.core.front import Candidate
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
+from allocsearch.spec import Sampler
 
 Pick = Literal["best", "knee", "smallest"]
 State = Literal["finished", "stopped", "failed", "running", "waiting"]
@@ -67,6 +68,11 @@ def picked(trials: Sequence[Trial], pick: Pick) -> Point:
     choose = {"best": front.best, "knee": front.knee, "smallest": front.smallest_within}[pick]
     number = choose(_candidates(found)).number
     return next(point for point in found if point.trial.number == number)
+
+
+def baselines(trials: Sequence[Trial]) -> list[Point]:
+    """The measured trials that no sampler proposed: uniform, published patterns, plain LoRA, scored allocations."""
+    return [point for point in points(trials) if point.trial.origin not in get_args(Sampler)]
 
 
 def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:

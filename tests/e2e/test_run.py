@@ -77,6 +77,18 @@ def test_front_and_status_agree_with_the_run(cli, finished):
     assert "Pareto front" in cli("front", "tiny").stdout
 
 
+def test_compare_does_not_call_noise_a_winner(cli, finished):
+    found = cli.json("compare", "tiny")
+    assert {c["baseline"]["origin"] for c in found["comparisons"]} <= {"uniform", "lora"}
+    assert found["comparisons"]
+    for one in found["comparisons"]:
+        assert one["difference"] == pytest.approx(found["winner"]["accuracy"] - one["baseline"]["accuracy"])
+        assert one["interval"][0] <= one["difference"] <= one["interval"][1]
+        assert one["p_value"] <= one["p_adjusted"] <= 1
+    text = cli("compare", "tiny", "--metric", "nll").stdout
+    assert "One seed says nothing" in text
+
+
 def test_only_the_fronts_weights_are_kept(cli, finished):
     kept = {path.name for path in (cli.home / "artifacts" / "tiny").iterdir()}
     assert kept == {f"tiny-trial-{point['trial']:06d}.safetensors" for point in finished["points"]}
