@@ -105,8 +105,8 @@ def compare(
     terminal.out.print(terminal.comparison_table(found, metric=metric))
     seeds = len(found[0].seeds)
     terminal.out.print(
-        f"Search split, {found[0].num_rows} rows × {seeds} common seed{'s' if seeds > 1 else ''}, paired. p counts that the winner is the best of "
-        f"{len(results.points(record.trials))} trials (reality check), Holm-adjusted over the baselines.",
+        f"Search split, {found[0].num_rows} rows × {seeds} common seed{'s' if seeds > 1 else ''}, paired. p counts that the winner is the "
+        f"best of {len(results.points(record.trials))} trials (reality check), Holm-adjusted over the baselines.",
         style="dim",
     )
     if seeds == 1:
