@@ -10,21 +10,24 @@ import queue
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-# isort: split  - the session sets what Ray reads when it is imported
+from allocsearch.backends.ray_session import session  # before Ray: it sets what Ray reads when it is imported
+
+# isort: split
 from ray import tune
 from ray.tune.search import Searcher
 
 from allocsearch.backends.evaluation import limit_threads, outcome_of
-from allocsearch.backends.ray_session import session
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
 
 _POLL_SECONDS: Final = 0.5
+_JOIN_SECONDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,9 @@ class RayExecutor:
     def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
         """Ask, evaluate on workers, tell; closing the iterator ends the workers at once and leaves their trials to a resume."""
         with (
+            tempfile.TemporaryDirectory(prefix="allocsearch-", ignore_cleanup_errors=True) as folder,
+            ExitStack() as after_the_session,
             session(num_cpus=self.resources.num_workers * self.resources.threads, address=self._address),
-            tempfile.TemporaryDirectory(prefix="allocsearch-") as folder,
         ):
             searcher = _StudySearcher(study)
             trainable = tune.with_resources(
@@ -91,6 +95,7 @@ class RayExecutor:
             )
             fitting = threading.Thread(target=_fit, args=(tuner, searcher), name="ray-tune", daemon=True)
             fitting.start()
+            after_the_session.callback(fitting.join, _JOIN_SECONDS)  # Tune must not write to a folder that is gone
             try:
                 yield from searcher.told(fitting)
             finally:

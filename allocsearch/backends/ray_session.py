@@ -2,15 +2,17 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 # Read when Ray and Tune are imported.
 for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # or Tune's thread would start a session of its own after ours has ended
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -27,11 +29,20 @@ from ray._private import ray_constants  # noqa: E402
 
 from allocsearch.core.errors import InputError  # noqa: E402
 
+_REACH_SECONDS: Final = 5
+
 
 def _stay_on_loopback() -> None:
     """Ray has one switch that makes a session of one node listen on 127.0.0.1 only; it reads it when imported, and in its children."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _reach(address: str | None) -> None:
+    """Raises where nothing listens at `host:port`, which Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
 
 
 @contextmanager
@@ -46,6 +57,7 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     if address is None:
         _stay_on_loopback()
     try:
+        _reach(address)
         ray.init(
             address="local" if address is None else address,
             logging_level=logging.CRITICAL,
@@ -53,7 +65,7 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
             configure_logging=False,
             **(local if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OverflowError, OSError) as error:
         what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
         raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
     try:
