@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from allocsearch import documents
 from allocsearch.core.budget import Budget
-from allocsearch.core.errors import shown
+from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
@@ -19,6 +19,7 @@ STUDY_SCHEMA: Final = "allocsearch/study/v1"
 TASK_SCHEMA: Final = "allocsearch/task/v1"
 Objective = Literal["pareto", "accuracy", "nll"]
 Sampler = Literal["tpe", "nsga2", "random"]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 __all__ = ["SPACE_SCHEMA", "Closed", "RoutingSpec", "SpaceSpec", "StudySpec", "TaskSpec", "diff", "load", "load_space"]
 
@@ -55,7 +56,8 @@ class TaskSpec(Closed):
 class ProxySpec(Closed):
     """The short fine-tuning that scores an allocation.
 
-    `alpha` is LoRA's α, or `2r` for twice each expert's rank (so that rank is not confounded with step size).
+    `alpha` is LoRA's α, or `2r` for twice each expert's rank (so that rank is not confounded with step size). `router_statistics`
+    notes with every trial how its routers share the tokens, which costs a little of the scoring's time.
     """
 
     train_rows: Positive = 480
@@ -69,11 +71,12 @@ class ProxySpec(Closed):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     alpha: Literal["2r"] | Annotated[float, Field(gt=0)] = "2r"
     aux_loss_weight: Annotated[float, Field(ge=0)] = 1e-3
-    max_tokens: Annotated[int, Field(ge=8)] = 256
+    max_tokens: Annotated[Positive, Field(ge=8)] = 256
     max_new_tokens: Positive = 64
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     rungs: tuple[Positive, ...] = ()
+    router_statistics: bool = False
 
     @model_validator(mode="after")
     def _has_seeds(self) -> "ProxySpec":
@@ -96,6 +99,18 @@ class LimitsSpec(Closed):
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+def _as_budget(text: str) -> str:
+    Budget.parse(text)
+    return text
+
+
+def _as_warm_start(name: str) -> str:
+    known = (*WARM_STARTS, *SCORED_STARTS)
+    if name not in known:
+        raise ValueError(f"a warm start must be one of {shown(known, limit=20)}")
+    return name
+
+
 def _as_task(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -110,15 +125,35 @@ class StudySpec(Closed):
     revision: str | None = None
     task: Annotated[TaskSpec, BeforeValidator(_as_task)]
     space: SpaceSpec
-    budget: str
+    budget: Annotated[str, AfterValidator(_as_budget)]
     objective: Objective = "pareto"
     trials: Positive = 50
     sampler: Sampler = "tpe"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     routing: RoutingSpec = RoutingSpec()
-    ladder: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1.0,
+    )
     # Those that mean nothing under the study's router are passed over.
-    warm_starts: tuple[str, ...] = ("uniform", "mola-2468", "mola-8642", "mola-8228", "mola-2882", "hilo-2468", "lora", "moa-default")
+    warm_starts: tuple[Annotated[str, AfterValidator(_as_warm_start)], ...] = (
+        "uniform",
+        "mola-2468",
+        "mola-8642",
+        "mola-8228",
+        "mola-2882",
+        "hilo-2468",
+        "lora",
+        "moa-default",
+    )
     proxy: ProxySpec = ProxySpec()
     limits: LimitsSpec = LimitsSpec()
 
@@ -129,22 +164,10 @@ class StudySpec(Closed):
             return {**data, "routing": data["space"]["routing"]}
         return data
 
-    @model_validator(mode="after")
-    def _is_a_study(self) -> "StudySpec":
-        Budget.parse(self.budget)
-        self.routing.routing()
-        known = (*WARM_STARTS, *SCORED_STARTS)
-        unknown = [name for name in self.warm_starts if name not in known]
-        if unknown:
-            raise ValueError(f"`warm_starts` must be among {shown(known, limit=20)}, but got {unknown[0]!r}")
-        if not self.ladder:
-            raise ValueError("`ladder` must name at least one share of the budget, but it is empty")
-        return self
-
     @property
     def digest(self) -> str:
         """Sixteen hex digits of all that changes what the study finds; not its name, nor how many trials it gets."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "about", "trials"})
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name": True, "about": True, "trials": True, "space": {"about"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -211,20 +234,21 @@ def _task_document(value: Any, *, beside: Path | None) -> Any:
     if isinstance(value, str):
         if not value.endswith((".yaml", ".yml")):
             return value
-        file = (beside or Path()) / Path(value).expanduser()
+        file = documents.located(value, beside)
+        if file is None:
+            raise InputError(f"task: {quoted(value)} must be a file that is there, but it is not")
         task = _validated(TaskSpec, documents.read(file), where=str(file), path=file)
         value, beside = task.model_dump(mode="json", by_alias=True, exclude_none=True), file.parent
     if not isinstance(value, dict):
         return value
-    base = (beside or Path()).resolve()
-    paths = {key: str(base / Path(value[key]).expanduser()) for key in ("path", "test_path") if isinstance(value.get(key), str)}
-    return {**value, **paths}
+    given = {key: value[key] for key in ("path", "test_path") if isinstance(value.get(key), str)}
+    return {**value, **{key: str((documents.located(name, beside) or (beside or Path()) / name).absolute()) for key, name in given.items()}}
 
 
 def _model_place(model: str, *, beside: Path) -> str:
     """A folder of weights by its absolute path, so that workers and resumes find it from anywhere; any other name as it is."""
-    folder = beside / Path(model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else model
+    folder = documents.located(model, beside)
+    return str(folder.resolve()) if folder is not None and folder.is_dir() else model
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,9 +7,11 @@ for router in watched.summary():
     print(router.name, router.share, router.dead)
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -88,15 +90,48 @@ def watch_routers(model: nn.Module, adapter_name: str = "default") -> Iterator[W
             handle.remove()
 
 
+@torch.no_grad()
 def expert_similarity(layer: MoeLoraLinear, adapter_name: str = "default") -> Tensor:
     """Cosine similarity of the experts' updates BᵢAᵢ as vectors (N × N); zero where an expert's B is still zero."""
     experts, _ = layer.expert_tensors(adapter_name)
-    products = torch.stack(
-        [torch.stack([((b.t() @ other_b) * (a @ other_a.t())).sum() for other_a, other_b in experts]) for a, b in experts]
+    w_in, w_out = torch.cat([a for a, _ in experts]), torch.cat([b for _, b in experts], dim=1)
+    owners = torch.arange(len(experts), device=w_in.device).repeat_interleave(
+        torch.tensor([len(a) for a, _ in experts], device=w_in.device)
     )
+    spread = torch.nn.functional.one_hot(owners, len(experts)).to(w_in.dtype)
+    products = spread.t() @ ((w_out.t() @ w_out) * (w_in @ w_in.t())) @ spread
     norms = products.diagonal().clamp(min=0).sqrt()
     scale = torch.outer(norms, norms)
     return torch.where(scale > 0, products / scale.clamp(min=torch.finfo(scale.dtype).tiny), torch.zeros_like(products))
+
+
+def router_statistics(model: nn.Module, watched: Watched, adapter_name: str = "default") -> dict[str, float]:
+    """One adapter's routers in a few numbers, each left out where there is nothing to measure it on.
+
+    `load_imbalance`: coefficient of variation of the experts' shares, 0 when they are equal; the mean over routers.
+    `entropy`: of a token's gates, as a share of its maximum; the mean over routers.
+    `dead_experts`: how many experts are hardly ever used, over all routers.
+    `expert_similarity`: cosine similarity of two experts of a linear; the mean over pairs, then over linears.
+    `skipped_share`: share of tokens that an expert skips, the mean over experts; of threshold routers alone.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MoeLoraLinear) and adapter_name in module.placements]
+    routers = [router for router in watched.summary() if len(router.share) > 1]
+    found: dict[str, float] = {}
+    if routers:
+        found["load_imbalance"] = fmean(math.sqrt(max(0.0, len(r.share) * sum(s * s for s in r.share) - 1)) for r in routers)
+        found["entropy"] = fmean(r.entropy / math.log(len(r.share)) for r in routers)
+        found["dead_experts"] = float(sum(len(r.dead) for r in routers))
+    if any(module.spec.sparse for module in model.modules() if isinstance(module, BlockRouter)) and watched.summary():
+        found["skipped_share"] = fmean(1 - load for router in watched.summary() for load in router.load)
+    mixed = [layer for layer in layers if len(layer.expert_tensors(adapter_name)[0]) > 1]
+    if mixed:
+        found["expert_similarity"] = fmean(_mean_off_diagonal(expert_similarity(layer, adapter_name)) for layer in mixed)
+    return found
+
+
+def _mean_off_diagonal(square: Tensor) -> float:
+    num_pairs = len(square) * (len(square) - 1)
+    return float((square.sum() - square.diagonal().sum()) / num_pairs)
 
 
 def _watch(module: MoeLoraLinear, name: str, adapter_name: str, watched: Watched) -> list[Any]:

@@ -23,6 +23,7 @@ from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, RungScore, SeedScore, Stopped
 from allocsearch.models import LoadedBase, load_base
 from allocsearch.moelora import balance_loss
+from allocsearch.moelora.statistics import router_statistics, watch_routers
 from allocsearch.spec import ProxySpec, StudySpec
 from allocsearch.training.adapter import adapter_config
 from allocsearch.training.collate import EncodedExample, collate, encode
@@ -57,6 +58,7 @@ class ProxyEvaluator:
         scores: list[SeedScore] = []
         rungs: list[RungScore] = []
         artifact = None
+        statistics: dict[str, float] = {}
         base = bench.base_score if assignment.score_base else None
 
         def at_rung(rung: RungScore) -> bool:
@@ -67,7 +69,11 @@ class ProxyEvaluator:
             for seed in assignment.seeds:
                 with _Adapted(bench, assignment, seed) as adapted:
                     adapted.train(at_rung)
-                    scores.append(adapted.score())
+                    if self.spec.proxy.router_statistics and not scores:
+                        scored, statistics = adapted.score_and_watch()
+                        scores.append(scored)
+                    else:
+                        scores.append(adapted.score())
                     if artifact is None and assignment.keep_weights and self.artifacts is not None:
                         artifact = self._keep(adapted, assignment)
         except _StoppedEarly:
@@ -75,7 +81,7 @@ class ProxyEvaluator:
         except (_NonFiniteError, torch.OutOfMemoryError) as error:
             reason = " ".join(str(error).split())[:300]
             return Failed(reason, time.perf_counter() - started, worker)
-        return Measured(tuple(scores), time.perf_counter() - started, worker, artifact, base, tuple(rungs))
+        return Measured(tuple(scores), time.perf_counter() - started, worker, artifact, base, tuple(rungs), statistics)
 
     def _keep(self, adapted: "_Adapted", assignment: Assignment) -> str:
         """Store the first seed's weights, under a name that a second attempt overwrites."""
@@ -200,6 +206,12 @@ class _Adapted:
 
     def score(self) -> SeedScore:
         return self._bench.score(self.model, seed=self._seed)
+
+    def score_and_watch(self) -> tuple[SeedScore, dict[str, float]]:
+        """The score, and what the routers did meanwhile."""
+        with watch_routers(self.model) as watched:
+            scored = self.score()
+        return scored, router_statistics(self.model, watched)
 
 
 def _warm_up_then_decay(proxy: ProxySpec) -> Callable[[int], float]:

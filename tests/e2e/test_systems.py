@@ -50,3 +50,17 @@ def test_moa_is_planned_with_its_own_router_and_start(cli, tiny_study):
     assert plan["oversized_warm_starts"] == []
     assert len(plan["examples"]) >= 8
     assert any("parallel:" in example["allocation"] for example in plan["examples"])
+
+
+@pytest.mark.parametrize(("space", "noted"), [("moa-sparse", "skipped_share"), ("hilo-adapter", "expert_similarity")])
+def test_router_statistics_are_kept_where_asked_for(cli, tiny_study, space, noted):
+    proxy = {"train_rows": 16, "search_rows": 8, "batch_size": 8, "dtype": "float32", "seeds": [0, 1]}
+    plain = cli.json("run", tiny_study(space=space, trials=2, warm_starts=[], proxy=proxy), "--inline", "--name", "plain")
+    proxy["router_statistics"] = True
+    watched = cli.json("run", tiny_study(space=space, trials=2, warm_starts=[], proxy=proxy), "--inline", "--name", "watched")
+    assert all(trial.user_attrs["statistics"] == {} for trial in trials(cli, "plain"))
+    found = [trial.user_attrs["statistics"] for trial in trials(cli, "watched")]
+    assert all({"load_imbalance", "entropy", "dead_experts"} <= statistics.keys() for statistics in found)
+    assert any(noted in statistics for statistics in found)
+    assert all(isinstance(value, float) for statistics in found for value in statistics.values())
+    assert [point["nll"] for point in watched["points"]] == [point["nll"] for point in plain["points"]]  # watching changes nothing
