@@ -1,11 +1,10 @@
 """A base in int8 is a black box: adapters train on it in float32, and it comes back as it was."""
 
-import warnings
-
 import peft
 import pytest
 import torch
 from torch import nn
+from torchao import quantization
 
 from allocsearch.moelora import MoeLoraConfig
 from tests.moelora.conftest import batch, build, shake
@@ -13,9 +12,6 @@ from tests.moelora.conftest import batch, build, shake
 
 @pytest.mark.parametrize("settings", [{"allocation": "3x2 4+2"}, {"allocation": "q:2,down:2,parallel:2,prompt:2*2", "router": "sigmoid"}])
 def test_torchao_int8(settings, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torchao says when it is imported is its own affair
-        quantization = pytest.importorskip("torchao.quantization")
     base = build("llama")
     exact = base(**batch()).logits
     quantization.quantize_(
