@@ -9,23 +9,31 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, quoted, shown
 
 Folder = Literal["search_spaces", "studies"]
 _MAX_BYTES: Final = 4_000_000
+_KEY_TAGS: Final = (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge")
+# What PyYAML's constructors raise beside their own errors, as for `!!int ''` or a 13th month.
+_UNREADABLE: Final = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+
+_UNION_TAGS: Final = ("function-", "literal[", "constrained-", "tuple[")  # pydantic's own parts of a location
+_LONGEST_SHOWN: Final = 10**18
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+    """A safe loader that refuses a key given twice, of which YAML would silently keep the last, and a key that is not text."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen = set()
     for key_node, _ in node.value:
-        if isinstance(key_node, yaml.ScalarNode):
-            if key_node.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key `{key_node.value}` is given twice", problem_mark=key_node.start_mark)
-            seen.add(key_node.value)
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _KEY_TAGS:
+            what = quoted(key_node.value) if isinstance(key_node, yaml.ScalarNode) else f"a {key_node.id}"
+            raise yaml.MarkedYAMLError(problem=f"each key must be text, but got {what}", problem_mark=key_node.start_mark)
+        if key_node.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key `{key_node.value[:60]}` is given twice", problem_mark=key_node.start_mark)
+        seen.add(key_node.value)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
@@ -44,35 +52,46 @@ def find(source: str, folder: Folder, *, beside: Path | None = None) -> Path:
     shipped = named(folder)
     if source in shipped:
         return shipped[source]
-    path = Path(source).expanduser()
-    path = beside / path if beside is not None and not path.is_absolute() else path
-    if path.is_file():
+    path = located(source, beside)
+    if path is not None and path.is_file():
         return path
     near = get_close_matches(source, shipped, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{folder}: {source!r} must be a file or one of {shown(shipped)}, but it is neither{hint}")
+    raise InputError(f"{folder}: {quoted(source)} must be a file or one of {shown(shipped)}, but it is neither{hint}")
+
+
+def located(name: str, beside: Path | None = None) -> Path | None:
+    """The file or folder that `name` means, relative to `beside` where that is given; None where nothing is there."""
+    try:
+        path = (beside or Path()) / Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a name that no system takes, or the home of an unknown user
+        return None
 
 
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: a document must be at most {_MAX_BYTES:,} bytes, but it has {path.stat().st_size:,}")
-        text = path.read_text(encoding="utf-8")
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: the file must be readable, but: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    if len(content) > _MAX_BYTES:
+        raise InputError(f"{path}: a document must be at most {_MAX_BYTES:,} bytes, but it has {len(content):,}")
+    try:
+        document = yaml.load(content.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+    except _UNREADABLE as error:
         raise InputError(f"{path}: {_yaml_problem(error)}") from error
-    if not isinstance(document, dict) or any(not isinstance(key, str) for key in document):
-        raise InputError(f"{path}: the document must be a mapping of keys to values, but it is {type(document).__name__}")
+    if not isinstance(document, dict):
+        kind = "empty" if document is None else type(document).__name__
+        raise InputError(f"{path}: the document must be a mapping of keys to values, but it is {kind}")
     return document
 
 
 def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None = None) -> InputError:
-    """The first of pydantic's findings as one line: file, line, key, what is wrong and the nearest key."""
-    first = error.errors(include_url=False)[0]
-    loc = tuple(part for part in first["loc"] if not (isinstance(part, str) and part.startswith(("function-", "literal["))))
+    """The most telling of pydantic's findings as one line: file, line, key, what is wrong and the nearest key."""
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a mistyped key is missing, too
+    loc = tuple(part for part in first["loc"] if isinstance(part, int) or not part.startswith(_UNION_TAGS))
     key = ".".join(str(part) for part in loc)
     line = _line_of(path, loc) if path is not None else None
     place = f"{where}, line {line}" if line else where
@@ -84,9 +103,16 @@ def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path:
     if first["type"] == "missing":
         return InputError(f"{place}: the key `{key}` must be given, but it is missing")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = first.get("input")
-    shown_input = f" (got {given!r})" if isinstance(given, str | int | float | bool) and repr(given) not in message else ""
+    given = _literal(first.get("input"))
+    shown_input = f" (got {given})" if given and given not in message else ""
     return InputError(f"{place}: `{key}`: {message}{shown_input}" if key else f"{place}: {message}")
+
+
+def _literal(value: Any) -> str:
+    """A scalar as the user wrote it; empty where it is none, or a number with more digits than a line has room for."""
+    if isinstance(value, str):
+        return quoted(value)
+    return repr(value) if isinstance(value, int | float) and abs(value) < _LONGEST_SHOWN else ""
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -131,4 +157,4 @@ def _line_of(path: Path, loc: Sequence[int | str]) -> int | None:
 def _yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return f"the file must be YAML in UTF-8, but: {' '.join(str(error).split())}"
+    return f"the file must be one YAML document in UTF-8, but: {' '.join(str(error).split())}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from allocsearch.core.geometry import Router, Routing
 from allocsearch.core.layout import Axis, Order, PartSpace, Sharing
@@ -10,7 +10,9 @@ from allocsearch.core.space import SpaceTemplate
 
 SPACE_SCHEMA: Final = "allocsearch/space/v1"
 
-Positive = Annotated[int, Field(ge=1)]
+# Strict: YAML's `yes` is a truth value, which pydantic would take for 1.
+Positive = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Natural = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 
 
 class Closed(BaseModel):
@@ -29,13 +31,18 @@ class ShareSpec(Closed):
 class AxisSpec(Closed):
     """Listed values, who shares them (`model`, `groups: n` or `tie: n`) and their order over the depth."""
 
-    choices: tuple[int, ...]
+    choices: tuple[Natural, ...]
     share: Annotated[ShareSpec, BeforeValidator(lambda value: {} if value == "model" else value)] = ShareSpec()
     order: Order = "free"
 
     def axis(self) -> Axis:
         """As a core value."""
         return Axis(self.choices, Sharing(groups=self.share.groups, tie=self.share.tie), self.order)
+
+    @model_validator(mode="after")
+    def _is_an_axis(self) -> "AxisSpec":
+        self.axis()
+        return self
 
 
 class PartSpec(Closed):
@@ -46,17 +53,39 @@ class PartSpec(Closed):
     per_expert: bool = False
 
 
+def _selector(name: str) -> str:
+    return PartSpace(name, Axis((1,))).selector
+
+
+def _template(name: str, parts: dict[str, PartSpec], about: str = "") -> SpaceTemplate:
+    spaces = (
+        PartSpace(selector, part.rank.axis(), None if part.experts is None else part.experts.axis(), part.per_expert)
+        for selector, part in parts.items()
+    )
+    return SpaceTemplate(name, tuple(spaces), about)
+
+
+def _parts(parts: dict[str, PartSpec]) -> dict[str, PartSpec]:
+    _template("parts", parts)
+    return parts
+
+
 class RoutingSpec(Closed):
     """Router, experts per token and targets."""
 
     router: Router = "topk"
-    top_k: int | tuple[int, ...] = 2
+    top_k: Positive | tuple[Positive, ...] = 2
     targets: tuple[str, ...] = ("attn", "ffn")
-    swi_x: int = 4
+    swi_x: Natural = 4
 
     def routing(self) -> Routing:
         """As a core value."""
         return Routing(self.router, self.top_k, self.targets, self.swi_x)
+
+    @model_validator(mode="after")
+    def _is_a_routing(self) -> "RoutingSpec":
+        self.routing()
+        return self
 
 
 class SpaceSpec(Closed):
@@ -65,18 +94,9 @@ class SpaceSpec(Closed):
     schema_version: Literal["allocsearch/space/v1"] = Field(alias="schema")
     name: str
     about: str = ""
-    parts: dict[str, PartSpec]
+    parts: Annotated[dict[Annotated[str, AfterValidator(_selector)], PartSpec], AfterValidator(_parts)]
     routing: RoutingSpec | None = None
 
     def template(self) -> SpaceTemplate:
         """As a core value."""
-        parts = tuple(
-            PartSpace(selector, part.rank.axis(), None if part.experts is None else part.experts.axis(), part.per_expert)
-            for selector, part in self.parts.items()
-        )
-        return SpaceTemplate(self.name, parts, self.about)
-
-    @model_validator(mode="after")
-    def _is_a_space(self) -> "SpaceSpec":
-        self.template()
-        return self
+        return _template(self.name, self.parts, self.about)

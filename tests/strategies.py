@@ -19,14 +19,14 @@ from allocsearch.core.trial import Assignment, Failed, Lost, Measured, RungScore
 
 # Shared cores make a deadline a source of noise; a continuous integration run must not depend on its random seed.
 settings.register_profile(
-    "allocsearch",
+    "laws",
     deadline=None,
     max_examples=80,
     derandomize="CI" in os.environ,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.load_profile("allocsearch")
+settings.load_profile("laws")
 
 TARGETS = tuple(GROUP_OF)
 FAMILIES = (("q", "k", "v", "o", "gate", "up", "down"), ("qkv", "o", "up", "down"), ("q", "v"), ("qkv", "o", "gate_up", "down"))
