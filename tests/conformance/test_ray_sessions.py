@@ -49,7 +49,7 @@ def test_closing_ends_workers_in_the_middle_of_a_trial(desk):
     assert len(again.trials()) == 4
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:port", "127.0.0.1:99999", "auto"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:port", "127.0.0.1:99999"])
 def test_a_cluster_that_does_not_answer_is_named(desk, monkeypatch, address):
     from allocsearch.backends.ray_executor import RayExecutor, Resources
 
