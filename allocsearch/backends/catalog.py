@@ -90,8 +90,7 @@ class Catalog:
                 raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
             spec = StudySpec.from_json(attrs[_SPEC], where=f"the stored spec of study {name!r}")
             frozen = study.get_trials(deepcopy=False)
-            if any("allocation" not in trial.user_attrs for trial in frozen):
-                raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
+            _check_ours(name, frozen)
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
             trials = tuple(map(records.trial_of, frozen))
             return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), _wall_seconds(frozen))
@@ -100,6 +99,7 @@ class Catalog:
         """The study to ask and tell. Only one driver may hold it."""
         with explained(self.url):
             study = self._load(name)
+            _check_ours(name, study.get_trials(deepcopy=False))
             return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)))
 
     def retarget(self, name: str, num_trials: int) -> None:
@@ -126,3 +126,8 @@ def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:
     starts = [trial.datetime_start for trial in frozen if trial.datetime_start is not None]
     ends = [trial.datetime_complete for trial in frozen if trial.datetime_complete is not None]
     return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
+
+
+def _check_ours(name: str, trials: Sequence[FrozenTrial]) -> None:
+    if any("allocation" not in trial.user_attrs for trial in trials):
+        raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")

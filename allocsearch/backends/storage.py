@@ -26,8 +26,8 @@ def storage_url(url: str | None) -> str:
 def shown_url(url: str) -> str:
     """`url` fit to be shown: without its password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        return _parsed(url).render_as_string(hide_password=True)
+    except InputError:
         return "the storage URL"
 
 
@@ -39,10 +39,12 @@ def open_storage(url: str | None) -> RDBStorage:
     """
     url = storage_url(url)
     with explained(url):
-        parsed = make_url(url)
+        parsed = _parsed(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}} if sqlite else {"pool_pre_ping": True}
-        with experimental():
+        if sqlite and parsed.database in (None, "", ":memory:"):
+            raise InputError(f"the storage must outlive the process, but {url} is in memory: name a file, as in sqlite:///studies.db")
+        with experimental(), _readable_tables(url):
             storage = RDBStorage(_with_psycopg(parsed).render_as_string(hide_password=False), engine_kwargs=options)
         if sqlite:
             # Write-ahead logging keeps readers (a dashboard, `status`) from ever blocking the driver.
@@ -59,8 +61,6 @@ def explained(url: str) -> Iterator[None]:
     """Turns a database's errors into one line without secrets."""
     try:
         yield
-    except ArgumentError as error:
-        raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from error
     except (NoSuchModuleError, ImportError) as error:
         raise InputError(
             f"the database driver of {shown_url(url)} must be installed, but: {_line(error)}; "
@@ -68,6 +68,21 @@ def explained(url: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # their texts may hold a part of the password
+        raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from None
+
+
+@contextmanager
+def _readable_tables(url: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(f"the tables in {shown_url(url)} must fit the installed Optuna, but: {_line(error)}") from error
 
 
 def _with_psycopg(url: URL) -> URL:

@@ -1,0 +1,208 @@
+"""Databases that cannot be used: one line says which and why, and never shows a password."""
+
+import sqlite3
+import threading
+
+import optuna
+import pytest
+from sqlalchemy import text
+
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.storage import open_storage, shown_url, storage_url
+from allocsearch.core.errors import InputError
+from tests.conformance.toy import Desk, finish, proposals_of, spec_of
+
+SECRET = "hunter2-and-more"
+
+
+def refusal(url):
+    with pytest.raises(InputError) as caught:
+        Catalog(url).names()
+    message = str(caught.value)
+    assert SECRET not in message
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+UNUSABLE = "must be readable and writable, but: "
+BAD_URLS = {
+    "no URL": (f"{SECRET}", "the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed"),
+    "no dialect": (f"://user:{SECRET}@host/db", "cannot be parsed"),
+    "a port in words": (f"postgresql://user:{SECRET}@host:port/db", "cannot be parsed"),
+    "a password that looks like a host": (f"postgresql://user:p@{SECRET}:{SECRET}@host:5432/db", "cannot be parsed"),
+    "an unknown dialect": (f"nosql://user:{SECRET}@host/db", "the database driver of nosql://user:***@host/db must be installed"),
+    "a driver that is not there": (f"mysql+mysqldb://me:{SECRET}@host/db", "the database driver of mysql+mysqldb://me:***@host/db must be"),
+    "nobody listens": (f"postgresql://user:{SECRET}@127.0.0.1:1/db", f"the database postgresql://user:***@127.0.0.1:1/db {UNUSABLE}"),
+    "no such host": (f"postgresql://me:{SECRET}@no-such-host.invalid/db", f"postgresql://me:***@no-such-host.invalid/db {UNUSABLE}"),
+    "no such folder": ("sqlite:////nowhere/at/all.db", f"the database sqlite:////nowhere/at/all.db {UNUSABLE}unable to open"),
+    "a folder": ("sqlite:////", "the database sqlite://"),
+    "a file that cannot be written": ("sqlite:////proc/version", f"the database sqlite:////proc/version {UNUSABLE}"),
+    "memory": ("sqlite://", "the storage must outlive the process, but sqlite:// is in memory"),
+    "memory by name": ("sqlite:///:memory:", "is in memory"),
+}
+
+
+@pytest.mark.parametrize(("url", "says"), BAD_URLS.values(), ids=BAD_URLS)
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url, says):
+    assert says in refusal(url)
+
+
+def test_what_a_server_itself_refuses_is_said(postgres_url):
+    message = refusal(postgres_url.replace("postgres@/postgres", f"postgres:{SECRET}@/absent"))
+    assert 'database "absent" does not exist' in message
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    path = tmp_path / "studies.db"
+    path.write_text("not a database\n" * 1000)
+    assert refusal(f"sqlite:///{path}") == f"the database sqlite:///{path} must be readable and writable, but: file is not a database"
+
+
+def test_a_database_that_is_cut_short(tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    desk = Desk(url, "cut")
+    finish(desk.create(trials=6))
+    with sqlite3.connect(tmp_path / "studies.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = (tmp_path / "studies.db").read_bytes()
+    for name in ("studies.db-wal", "studies.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "studies.db").write_bytes(content[: len(content) // 3])
+    with pytest.raises(InputError) as caught:
+        Catalog(url).record("cut")
+    assert str(caught.value).startswith(f"the database {url} must be readable and writable, but: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_whose_tables_are_anothers(tmp_path):
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE studies (name TEXT)")
+    connection.commit()
+    connection.close()
+    assert "must be readable and writable, but: " in refusal(f"sqlite:///{path}")
+
+
+def test_a_database_of_another_optuna(tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    storage = open_storage(url)
+    with storage.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'v9.9.9'"))
+    assert f"the tables in {url} must fit the installed Optuna, but: " in refusal(url)
+
+
+def test_one_writer_does_not_block_readers(tmp_path):
+    """Write-ahead logging: a dashboard or `status` reads while the driver is in the middle of a write."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    desk = Desk(url, "busy")
+    finish(desk.create(trials=2))
+    writer = sqlite3.connect(tmp_path / "studies.db")
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE studies SET study_name = study_name")
+    try:
+        assert len(desk.record().trials) == 2
+    finally:
+        writer.rollback()
+        writer.close()
+
+
+def test_many_writers_wait_for_each_other(tmp_path):
+    """Nothing is lost to `database is locked`: the busy timeout is long."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    desks = [Desk(url, f"writer-{i}") for i in range(4)]
+    studies = [desk.create(trials=5) for desk in desks]
+    threads = [threading.Thread(target=finish, args=(study,)) for study in studies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(desk.record().trials) for desk in desks] == [5] * 4
+    assert all(desk.record().num_missing == 0 for desk in desks)
+
+
+def test_connections_are_closed_with_their_storage(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    pool = storage.engine.pool
+    with storage.engine.connect():
+        pass
+    assert pool.checkedin() == 1
+    del storage
+    with sqlite3.connect(tmp_path / "studies.db") as connection:  # the last connection takes the log away with it
+        connection.execute("SELECT 1 FROM studies")
+    connection.close()
+    assert not (tmp_path / "studies.db-wal").exists()
+
+
+def test_the_default_is_a_file_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_HOME", str(tmp_path / "home"))
+    assert storage_url(None) == f"sqlite:///{tmp_path}/home/studies.db"
+    assert Catalog(None).names() == []
+    assert (tmp_path / "home" / "studies.db").is_file()
+    assert storage_url("postgresql://x/y") == "postgresql://x/y"
+
+
+def test_a_url_is_shown_without_its_password():
+    assert shown_url(f"postgresql+psycopg://me:{SECRET}@host:5432/db") == "postgresql+psycopg://me:***@host:5432/db"
+    assert shown_url(SECRET) == "the storage URL"
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    return Catalog(f"sqlite:///{tmp_path / 'studies.db'}")
+
+
+def test_a_study_that_is_not_there_is_named_with_the_nearest(catalog):
+    with pytest.raises(InputError, match="a study named 'none' must be in the storage, but it is not: it has none yet"):
+        catalog.record("none")
+    catalog.create("night-run", spec_of(), {})
+    with pytest.raises(InputError, match="did you mean 'night-run'"):
+        catalog.record("nite-run")
+    with pytest.raises(InputError, match="it has night-run"):
+        catalog.record("zzz")
+    with pytest.raises(InputError, match="a study named 'zzz' must be"):
+        catalog.open("zzz", spec_of(), proposals_of(spec_of()))
+
+
+def test_a_name_that_is_taken_is_refused_and_the_study_kept(catalog):
+    catalog.create("mine", spec_of(), {})
+    with pytest.raises(InputError, match="a new study needs a new name, but 'mine' exists"):
+        catalog.create("mine", spec_of(trials=3), {})
+    assert catalog.record("mine").num_trials == 8
+    catalog.delete("mine")
+    assert catalog.names() == []
+
+
+def test_a_study_that_is_not_ours_is_left_alone(catalog):
+    optuna.create_study(storage=catalog.url, study_name="theirs")
+    assert catalog.names() == ["theirs"]
+    with pytest.raises(InputError, match="study 'theirs' must have been made by allocsearch, but it has no spec"):
+        catalog.record("theirs")
+
+
+def test_a_trial_that_is_not_ours_is_found(catalog):
+    catalog.create("ours", spec_of(), {})
+    optuna.load_study(storage=catalog.url, study_name="ours").ask()
+    with pytest.raises(InputError, match="every trial of study 'ours' must have been made by allocsearch"):
+        catalog.record("ours")
+    with pytest.raises(InputError, match="every trial of study 'ours' must have been made by allocsearch"):
+        catalog.open("ours", spec_of(), proposals_of(spec_of()))
+
+
+def test_the_target_can_be_raised(catalog):
+    catalog.create("more", spec_of(trials=3), {})
+    finish(catalog.open("more", spec_of(trials=3), proposals_of(spec_of(trials=3))))
+    assert catalog.record("more").num_missing == 0
+    catalog.retarget("more", 5)
+    assert (catalog.record("more").num_trials, catalog.record("more").num_missing) == (5, 2)
+    again = catalog.open("more", spec_of(trials=3), proposals_of(spec_of(trials=3)))
+    assert finish(again) == [3, 4]
+
+
+def test_a_stored_spec_that_no_longer_reads_says_whose(catalog):
+    catalog.create("old", spec_of(), {})
+    study = optuna.load_study(storage=catalog.url, study_name="old")
+    study.set_user_attr("spec", {**study.user_attrs["spec"], "colour": "blue"})
+    with pytest.raises(InputError, match="the stored spec of study 'old': `colour` is not a key here"):
+        catalog.record("old")
