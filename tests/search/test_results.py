@@ -1,0 +1,91 @@
+"""Views of a study's trials: points, picks, counts, pace."""
+
+import time
+
+import pytest
+
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import Cost
+from allocsearch.core.errors import InputError
+from allocsearch.core.front import wilson_interval
+from allocsearch.core.geometry import Routing
+from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
+from allocsearch.search import results
+
+ROWS = 100
+
+
+def trial(number, outcome, *, params=1000, origin="tpe"):
+    return Trial(Assignment(number, Allocation.parse("1"), Routing(), (0,)), Cost(params, params), origin, outcome=outcome)
+
+
+def scored(right, *, seconds=1.0, seeds=(0,)):
+    row = tuple(i < right for i in range(ROWS))
+    return Measured(tuple(SeedScore(seed, row, (0.5,) * ROWS) for seed in seeds), seconds)
+
+
+TRIALS = [
+    trial(0, scored(70), params=1_000, origin="uniform"),
+    trial(1, scored(90), params=10_000),
+    trial(2, Failed("why", 3.0)),
+    trial(3, Stopped((), 2.0)),
+    trial(4, None),
+    trial(5, None),
+    trial(6, scored(60), params=5_000, origin="random"),
+    trial(7, scored(91), params=90_000),
+    trial(8, scored(86), params=2_000, origin="mola-2468"),
+]
+
+
+def test_points_are_the_measured_trials_with_their_intervals():
+    found = results.points(TRIALS)
+    assert [point.trial.number for point in found] == [0, 1, 6, 7, 8]
+    assert found[0].interval == wilson_interval(0.7, ROWS)
+    assert found[0].num_rows == ROWS
+
+
+def test_the_front_is_smallest_first():
+    assert [point.trial.number for point in results.pareto(TRIALS)] == [0, 8, 1, 7]
+    assert results.pareto([trial(0, None)]) == []
+
+
+def test_baselines_are_what_no_sampler_proposed():
+    assert [point.trial.number for point in results.baselines(TRIALS)] == [0, 8]
+
+
+@pytest.mark.parametrize(("pick", "number"), [("best", 7), ("knee", 8), ("smallest", 8)])
+def test_picks(pick, number):
+    chosen = results.picked(TRIALS, pick)
+    assert chosen.trial.number == number
+    line = results.reason(pick, chosen, TRIALS)
+    assert f"{chosen.measured.accuracy:.3f} in [" in line
+    assert "over 100 rows, seeds 0" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("pick", ["best", "knee", "smallest"])
+def test_there_is_nothing_to_pick_before_the_first_finish(pick):
+    with pytest.raises(InputError, match="at least one finished trial must exist to pick from"):
+        results.picked([trial(0, None), trial(1, Failed("x"))], pick)
+
+
+def test_progress_counts_every_trial_once():
+    progress = results.progress(TRIALS, frozenset({5}), num_trials=20)
+    assert progress.counts == {"finished": 5, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
+    assert sum(progress.counts.values()) == len(TRIALS)
+    assert progress.seconds_spent == 5 * 1.0 + 3.0 + 2.0
+    assert progress.best.trial.number == 7
+    assert progress.num_trials == 20
+    assert results.progress([], frozenset(), num_trials=1).best is None
+
+
+def test_pace(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = results.Pace()
+    now[0] += 60
+    assert (pace.trials_per_hour, pace.seconds_left(5)) == (0.0, None)
+    pace.count()
+    pace.count()
+    assert pace.trials_per_hour == 120
+    assert pace.seconds_left(5) == 150
