@@ -56,6 +56,10 @@ class BlockRouter(nn.Module):
     g − θ in its place, so that θ trains, and so does the gate of an expert that no token chose; without it θ stays as it was drawn,
     which is what the authors' code does.
 
+    Tokens under the threshold get a weight of zero and are computed all the same. Training needs their products for the gradient of
+    gates and threshold; without gradients, gathering the others costs as much as it saves until about nine tokens in ten are skipped
+    (`benchmarks/results/moelora_speed.md`), and on a GPU their count would stop the host.
+
     It reads the block's normalised input, which is what attention reads too; the authors' code gives it the raw input of the block.
 
     Parameters: `inner` stacks W₁, W₃ and w, so that one product computes them; `outer` is W₂.
