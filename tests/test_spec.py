@@ -1,4 +1,5 @@
 """Studies and spaces as YAML: each mistake is found with its file, line and remedy; a valid spec keeps its identity."""
+# ruff: noqa: E501 - a table reads one case a line
 
 import copy
 import json
@@ -160,7 +161,7 @@ def test_unknown_names_come_with_the_nearest(write):
         spec.load("quickstart", {"space": "hilo-monoton"})
     with pytest.raises(InputError, match=r"search_spaces: 'molla' .*did you mean 'mola'"):
         spec.load_space("molla")
-    with pytest.raises(InputError, match="task: 'nowhere.yaml' must be a file that is there, but it is not"):
+    with pytest.raises(InputError, match=r"task: 'nowhere.yaml' must be a file that is there, but it is not"):
         spec.load("quickstart", {"task": "nowhere.yaml"})
 
 

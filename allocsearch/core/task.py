@@ -112,5 +112,7 @@ def template_columns(template: str) -> tuple[str, ...]:
     names = [name for _, name, _, _ in parts if name is not None]
     plain = all(not form and not conversion for _, name, form, conversion in parts if name is not None)
     if not plain or any(not name.strip() or name.isdecimal() or "." in name or "[" in name for name in names):
-        raise InputError(f"a template may only name columns, as in {{text}}, but got {template!r}: no numbers, formats, attributes or indices")
+        raise InputError(
+            f"a template may only name columns, as in {{text}}, but got {template!r}: no numbers, formats, attributes or indices"
+        )
     return tuple(dict.fromkeys(names))
