@@ -4,10 +4,12 @@ import peft
 import pytest
 import torch
 from torch import nn
-from torchao import quantization
 
 from allocsearch.moelora import MoeLoraConfig
 from tests.moelora.conftest import batch, build, shake
+
+# Not among the development packages: where it is installed, every process that imports transformers prints its warnings.
+quantization = pytest.importorskip("torchao.quantization", reason="needs torchao: pip install torchao")
 
 
 @pytest.mark.parametrize("settings", [{"allocation": "3x2 4+2"}, {"allocation": "q:2,down:2,parallel:2,prompt:2*2", "router": "sigmoid"}])
