@@ -23,6 +23,7 @@ settings.register_profile(
     deadline=None,
     max_examples=80,
     derandomize="CI" in os.environ,
+    report_multiple_bugs=False,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -1,6 +1,8 @@
 """Databases that cannot be used: one line says which and why, and never shows a password."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import optuna
@@ -206,3 +208,11 @@ def test_a_stored_spec_that_no_longer_reads_says_whose(catalog):
     study.set_user_attr("spec", {**study.user_attrs["spec"], "colour": "blue"})
     with pytest.raises(InputError, match="the stored spec of study 'old': `colour` is not a key here"):
         catalog.record("old")
+
+
+def test_processes_that_open_a_new_database_at_once_all_get_it(tmp_path):
+    script = "import sys; from allocsearch.backends.catalog import Catalog; Catalog(sys.argv[1]).names()"
+    url = f"sqlite:///{tmp_path}/studies.db"
+    opening = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, url], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate(timeout=120)[1] for process in opening]
+    assert [process.returncode for process in opening] == [0] * 4, errors

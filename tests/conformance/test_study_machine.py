@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from allocsearch.core.budget import Budget
 from allocsearch.core.trial import Failed, Lost, Measured, SeedScore, Stopped
+from tests import strategies as _  # noqa: F401 - loads the Hypothesis profile
 from tests.conformance.toy import ROWS, Desk, allocation, measured
 
 TARGET, MAX_ATTEMPTS = 6, 2
@@ -150,4 +151,4 @@ class StudyMachine(RuleBasedStateMachine):
 
 
 TestStudyMachine = StudyMachine.TestCase
-TestStudyMachine.settings = settings(max_examples=25, stateful_step_count=25)
+TestStudyMachine.settings = settings(max_examples=15, stateful_step_count=25)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from allocsearch.core.budget import Budget
@@ -64,6 +64,7 @@ def test_proposals_are_inside_their_share_and_repeat(case, number, attempt):
         assert proposals.space.cost(found).trainable > 0
 
 
+@settings(max_examples=30)
 @given(cases())
 def test_examples_are_different_and_use_the_whole_budget(case):
     proposals, _ = case
