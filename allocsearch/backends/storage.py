@@ -1,5 +1,6 @@
 """Opening the database that remembers studies: SQLite in the home folder by default, any SQLAlchemy URL otherwise."""
 
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from allocsearch.core.errors import InputError
 from allocsearch.home import home
 
 _SQLITE_TIMEOUT_SECONDS: Final = 60
+_OPEN_ATTEMPTS: Final = 10
+_OPEN_PAUSE_SECONDS: Final = 0.2
 
 
 def storage_url(url: str | None) -> str:
@@ -45,7 +48,7 @@ def open_storage(url: str | None) -> RDBStorage:
         if sqlite and parsed.database in (None, "", ":memory:"):
             raise InputError(f"the storage must outlive the process, but {url} is in memory: name a file, as in sqlite:///studies.db")
         with experimental(), _readable_tables(url):
-            storage = RDBStorage(_with_psycopg(parsed).render_as_string(hide_password=False), engine_kwargs=options)
+            storage = _made(_with_psycopg(parsed).render_as_string(hide_password=False), options)
         if sqlite:
             # Write-ahead logging keeps readers (a dashboard, `status`) from ever blocking the driver.
             event.listen(storage.engine, "connect", _use_wal)
@@ -68,6 +71,18 @@ def explained(url: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error
+
+
+def _made(url: str, options: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage. Two processes that open a new database at once both make its tables; the later one looks again."""
+    for attempt in range(_OPEN_ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except DatabaseError as error:
+            if "already exists" not in str(error) or attempt == _OPEN_ATTEMPTS - 1:
+                raise
+            time.sleep(_OPEN_PAUSE_SECONDS)
+    raise AssertionError("the loop returns or raises")
 
 
 def _parsed(url: str) -> URL:
