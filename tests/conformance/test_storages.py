@@ -1,5 +1,6 @@
 """Databases that cannot be used: one line says which and why, and never shows a password."""
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 
 import optuna
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.storage import open_storage, shown_url, storage_url
@@ -126,15 +127,13 @@ def test_many_writers_wait_for_each_other(tmp_path):
 
 def test_connections_are_closed_with_their_storage(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
-    pool = storage.engine.pool
-    with storage.engine.connect():
-        pass
-    assert pool.checkedin() == 1
+    closed = []
+    event.listen(storage.engine, "close", lambda *_: closed.append(True))
+    assert storage.engine.pool.checkedin() == 1
     del storage
-    with sqlite3.connect(tmp_path / "studies.db") as connection:  # the last connection takes the log away with it
-        connection.execute("SELECT 1 FROM studies")
-    connection.close()
-    assert not (tmp_path / "studies.db-wal").exists()
+    gc.collect()
+    assert closed == [True]
+    assert not (tmp_path / "studies.db-wal").exists(), "the last connection takes the log away with it"
 
 
 def test_the_default_is_a_file_in_the_home_folder(tmp_path, monkeypatch):
