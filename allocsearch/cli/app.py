@@ -37,3 +37,12 @@ def print_json(document: Any) -> None:
 def say(line: str) -> None:
     """A line on stderr, where progress goes."""
     typer.echo(line, err=True)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether `error` began as Ctrl-C: what fails while an interrupted run is cleared away must not hide that."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False

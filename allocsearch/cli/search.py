@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Objective, Storage, Workers, app, print_json, say
+from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Objective, Storage, Workers, app, interrupted, print_json, say
 from allocsearch.core.errors import InfeasibleError
 
 
@@ -78,10 +78,10 @@ def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool)
         with terminal.display(running, num_trials=num_trials) as show:
             for trial in running:
                 show(trial)
-    except KeyboardInterrupt:
-        terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}", markup=False)
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if interrupted(error):
+            terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}", markup=False)
+            raise KeyboardInterrupt from error
         if type(error).__name__ == "TooManyFailuresError":
             terminal.err.print(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}", markup=False)
         raise

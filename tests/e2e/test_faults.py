@@ -110,7 +110,7 @@ def test_an_interrupted_driver_says_how_to_go_on(cli, study_path):
     wait_for(lambda: num_complete(cli) >= 1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "allocsearch resume tiny" in err
     assert "Traceback" not in err
     cli.process("resume", "tiny", "--workers", 2)
