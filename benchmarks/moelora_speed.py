@@ -20,10 +20,7 @@ RESULTS = Path(__file__).with_name("results")
 SMOLLM_VARIANTS = [
     moelora_step.LIMIT,
     moelora_step.LORA,
-    "PEFT LoRA r32, adapter in the base's type",
     "ours, 4 experts r8",
-    "MoLA's loop, 4 experts r8",
-    "ours, MoA soft",
 ]
 
 
@@ -34,13 +31,13 @@ def processor():
     return platform.processor()
 
 
-def run(moe_peft_python, smollm):
-    """Everything, written down after each part, so that a run that is cut short leaves what it measured."""
+def run(moe_peft_python, smollm, earlier):
+    """Everything, written down after each part. `earlier` is what a run that was cut short left: its parts are not measured again."""
     cases = [({"hidden": h, "layers": 8, "dtype": dtype}, 4, moe_peft_python) for h in (256, 512) for dtype in ("float32", "bfloat16")]
     if smollm:
-        cases += [({"folder": smollm, "dtype": dtype, "only": SMOLLM_VARIANTS}, 3, None) for dtype in ("float32", "bfloat16")]
+        cases += [({"folder": smollm, "dtype": dtype, "only": SMOLLM_VARIANTS}, 2, None) for dtype in ("float32", "bfloat16")]
     started = time.process_time()
-    found = {
+    found = earlier or {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -50,12 +47,13 @@ def run(moe_peft_python, smollm):
         "skips": moelora_layers.measure_skips(rounds=5),
         "models": [],
     }
-    for case, rounds, python in cases:
+    spent, done = found.get("cpu_seconds", 0), len(found["models"])
+    for case, rounds, python in cases[done:]:
         model = moelora_step.measure(case, rounds, python)
         if "folder" in case:
             model["case"] = {"model": "SmolLM2-135M", "dtype": case["dtype"]}
         found["models"].append(model)
-        found["cpu_seconds"] = round(time.process_time() - started)
+        found["cpu_seconds"] = spent + round(time.process_time() - started)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "moelora_speed.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (RESULTS / "moelora_speed.md").write_text(table(found), encoding="utf-8")
@@ -153,9 +151,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moe-peft-python", help="Python of an environment that has moe-peft")
     parser.add_argument("--smollm", help="folder of SmolLM2-135M")
+    parser.add_argument("--resume", action="store_true", help="go on with the results of a run that was cut short")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    run(arguments.moe_peft_python, arguments.smollm)
+    left = RESULTS / "moelora_speed.json"
+    run(arguments.moe_peft_python, arguments.smollm, json.loads(left.read_text(encoding="utf-8")) if arguments.resume else None)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ package moe-peft in an environment of its own. CPU time of one thread, variants 
 """
 
 import argparse
+import copy
 import json
 import subprocess
 from pathlib import Path
@@ -25,6 +26,18 @@ MOA = "q:8,k:8,v:8,o:8,down:8,parallel:16"
 
 
 def base_model(case):
+    """A model of its own on weights that all variants of a case share: they are frozen."""
+    key = json.dumps(case)
+    if key not in _bases:
+        _bases.clear()
+        _bases[key] = loaded(case).requires_grad_(False)
+    return copy.deepcopy(_bases[key], memo={id(p): p for p in _bases[key].parameters()})
+
+
+_bases = {}
+
+
+def loaded(case):
     torch.manual_seed(0)
     if case.get("folder"):
         model = transformers.AutoModelForCausalLM.from_pretrained(case["folder"], dtype=getattr(torch, case["dtype"]))
@@ -48,8 +61,8 @@ def variants(case):
     """Functions that build a model, by name."""
 
     def limit():
-        base = base_model(case).requires_grad_(False)
-        base.get_input_embeddings().weight.requires_grad_(True)
+        base = base_model(case)
+        base.enable_input_require_grads()
         return base
 
     lora = peft.LoraConfig(r=32, lora_alpha=64, target_modules=TARGETS)
@@ -103,19 +116,19 @@ def measure(case, rounds, moe_peft_python=None):
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
     models = {name: build().train() for name, build in variants(case).items()}
 
-    def step_of(name, model):
+    def step_of(model):
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-4, foreach=True)
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, foreach=True) if trained else None
 
         def step():
             model(**inputs, use_cache=False).loss.backward()
-            if name != LIMIT:
+            if optimizer is not None:
                 optimizer.step()
-            optimizer.zero_grad()
+                optimizer.zero_grad()
 
         return step
 
-    steps = {name: step_of(name, model) for name, model in models.items()}
+    steps = {name: step_of(model) for name, model in models.items()}
     foreign = {}
     if moe_peft_python:
         foreign = {
