@@ -60,7 +60,7 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None, kind: 
         ) from error
     except EntryNotFoundError as error:
         raise InputError(f"{what} must have a file {filename!r}, but the hub has none: give another {kind}") from error
-    except Exception as error:  # as above: whatever breaks a download
+    except Exception as error:  # the reason: the HTTP library under the client changes, with its errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{what}: {filename!r} could not be fetched ({reason}): try again, or give a folder") from error
 

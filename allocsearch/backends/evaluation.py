@@ -12,7 +12,7 @@ def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report) -> 
     """The evaluator's outcome; whatever it raises is that trial's failure and nobody else's."""
     try:
         return evaluator(assignment, report)
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
         return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON])
 
 

@@ -82,7 +82,7 @@ def read_hub(source: TaskSource, split: str) -> Records:
         else:
             with without_hub():
                 data = datasets.load_dataset(source.hub, source.config, split=split, revision=source.revision)
-    except Exception as error:  # the client's errors come from four libraries
+    except Exception as error:  # the reason: the client raises errors of four libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "check its name, config, revision and split" if online else "connect and unset HF_HUB_OFFLINE, or give a `path`"
         raise InputError(f"the hub data set {where!r} cannot be loaded ({reason}): {remedy}") from error
