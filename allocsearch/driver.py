@@ -1,52 +1,30 @@
 """The composition root: from a spec to a plan, and from a plan to a run that can be resumed after any kind of death."""
 
-import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from allocsearch import spec as specs
-from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.ports import Executor
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
-from allocsearch.home import home
-from allocsearch.models import model_digest, resolve
+from allocsearch.models import resolve
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import results
 from allocsearch.spec import StudySpec
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.training.tasks import load_task
-
-Say = Callable[[str], None]
+from allocsearch.workplace import HERE, Options, Say, executor_of, only_driver, prepare, versions
 
 _SCORED: Final = "scored_starts"
-_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
 
 
 class TooManyFailuresError(RuntimeError):
     """The study is paused because too many of its trials failed; its text says what they share."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may differ from machine to machine without changing what a study finds."""
-
-    storage: str | None = None
-    workers: int | None = None
-    address: str | None = None
-    artifacts: Path | None = None
-    inline: bool = False
 
 
 class Run:
@@ -111,7 +89,7 @@ def start(
     spec: StudySpec,
     *,
     source: Mapping[str, Any] | None = None,
-    options: Options = Options(),
+    options: Options = HERE,
     say: Say = lambda _: None,
 ) -> Iterator[Run]:
     """A new study, ready to run. All that can be wrong is checked before anything is written.
@@ -124,17 +102,17 @@ def start(
     catalog = Catalog(options.storage)
     if name in catalog.names():
         raise _exists(catalog.record(name), spec)
-    evaluator, digests = _prepare(spec, name, options, say)
-    with _only_driver(catalog.url, name):
+    evaluator, digests = prepare(spec, name, options, say)
+    with only_driver(catalog.url, name):
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
         attrs = {**digests, **made, _SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
-        executor = _executor(planned, spec.trials, options, say)
+        executor = executor_of(planned, spec.trials, options, say)
         yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, executor=executor, say=say)
 
 
 @contextmanager
-def resume(name: str, *, num_trials: int | None = None, options: Options = Options(), say: Say = lambda _: None) -> Iterator[Run]:
+def resume(name: str, *, num_trials: int | None = None, options: Options = HERE, say: Say = lambda _: None) -> Iterator[Run]:
     """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
 
     Raises:
@@ -148,7 +126,7 @@ def resume(name: str, *, num_trials: int | None = None, options: Options = Optio
             f"`--trials` must be at least what has finished, but got {num_trials} with {record.num_trials - record.num_missing} done"
         )
     planned = plan(record.spec)
-    evaluator, digests = _prepare(record.spec, name, options, say)
+    evaluator, digests = prepare(record.spec, name, options, say)
     for key, digest in digests.items():
         if record.attrs.get(key, digest) != digest:
             what = key.removesuffix("_digest")
@@ -156,15 +134,15 @@ def resume(name: str, *, num_trials: int | None = None, options: Options = Optio
                 f"the {what} of a resumed study must be the one that it began with, but {record.attrs[key]} became {digest}: "
                 f"restore it, or start a new study"
             )
-    with _only_driver(catalog.url, name):
+    with only_driver(catalog.url, name):
         if num_trials is not None:
             catalog.retarget(name, num_trials)
         record = catalog.record(name)
-        executor = _executor(planned, max(1, record.num_missing), options, say)
+        executor = executor_of(planned, max(1, record.num_missing), options, say)
         yield Run(catalog, record, planned, evaluator=evaluator, executor=executor, say=say)
 
 
-def run(study: str = "quickstart", *, options: Options = Options(), **overrides: Any) -> StudyRecord:
+def run(study: str = "quickstart", *, options: Options = HERE, **overrides: Any) -> StudyRecord:
     """Search, from Python: `run("quickstart", budget="8M-params", trials=20)`. Returns the finished study."""
     spec = specs.load(study, overrides)
     with start(spec, source=source_of(study, overrides), options=options) as running:
@@ -184,41 +162,9 @@ def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {"file": str(Path(study).expanduser().resolve()), "overrides": given}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def stored_base(record: StudyRecord) -> str:
     """What an exported adapter names as its base: a folder for a built-in model or a given folder, else the hub id."""
     return str(resolve(record.spec.model))
-
-
-def num_workers(options: Options, num_trials: int) -> int:
-    """Trials that would run at a time on this machine."""
-    from allocsearch.backends.ray_executor import local_resources  # noqa: PLC0415 - seconds to import
-
-    return 1 if options.inline else local_resources(options.workers, num_trials=num_trials).num_workers
-
-
-def artifacts_folder(name: str, options: Options) -> Path:
-    """Where the weights of study `name` are kept."""
-    return (options.artifacts or home() / "artifacts") / name
-
-
-def _prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[ProxyEvaluator, dict[str, str]]:
-    """The evaluator, once the task and the model are known to be there, and digests of both."""
-    task = load_task(spec.task.source())
-    model = resolve(spec.model, say)
-    digest = model_digest(model, spec.revision)
-    evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
-    return evaluator, {"task_digest": task.digest, "model_digest": digest}
 
 
 def _scored(planned: Plan, model: str, say: Say) -> list[dict[str, Any]]:
@@ -228,18 +174,6 @@ def _scored(planned: Plan, model: str, say: Say) -> list[dict[str, Any]]:
         found = "the budget has no room for it" if start.allocation is None else str(start.allocation)
         say(f"warm start {start.name} ({start.seconds:.1f} s): {found}")
     return [start.to_json() for start in starts]
-
-
-def _executor(planned: Plan, num_trials: int, options: Options, say: Say) -> Executor:
-    if options.inline:
-        from allocsearch.backends.inline_executor import InlineExecutor  # noqa: PLC0415 - see below
-
-        return InlineExecutor()
-    from allocsearch.backends.ray_executor import RayExecutor, local_resources  # noqa: PLC0415 - seconds to import
-
-    resources = local_resources(options.workers, num_trials=num_trials)
-    say(f"starting Ray with {resources.num_workers} worker{'s' if resources.num_workers > 1 else ''} for {planned.shape.architecture}")
-    return RayExecutor(resources, address=options.address)
 
 
 def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
@@ -273,21 +207,3 @@ def _check_unchanged(record: StudyRecord) -> None:
             f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "
             f"undo that, or start a new study with --name"
         )
-
-
-@contextmanager
-def _only_driver(url: str, name: str) -> Iterator[None]:
-    """Holds the study on this machine; the system lets go of it however this process ends."""
-    folder = home() / "locks"
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{sha256(f'{url}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"a study must have one driver, but another process is running {name!r}: wait for it, or stop it") from error
-    except OSError as error:
-        raise InputError(f"the home folder {home()} must be writable, but: {error.strerror}: set ALLOCSEARCH_HOME") from error
-    try:
-        yield
-    finally:
-        lock.release()

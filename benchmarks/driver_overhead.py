@@ -20,8 +20,8 @@ from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.inline_executor import InlineExecutor
 from allocsearch.backends.ray_executor import RayExecutor, Resources
 from allocsearch.core.trial import Assignment, Measured, SeedScore
-from allocsearch.driver import versions
 from allocsearch.planning import plan
+from allocsearch.workplace import versions
 
 
 class Trivial:

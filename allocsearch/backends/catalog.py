@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import optuna
 from optuna.storages import RDBStorage
@@ -21,6 +21,10 @@ from allocsearch.spec import StudySpec
 
 _SPEC: Final = "spec"
 _TARGET: Final = "target_trials"
+_OF: Final = "companion_of"
+
+Companion = Literal["calibration", "random", "replicas", "confirmation"]
+"""What is trained beside a search, each in a study of its own: `NAME/calibration` and so on, so that a search's trials stay its own."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class StudyRecord:
 
     @property
     def num_trials(self) -> int:
-        """The target number of finished trials."""
-        return int(self.attrs.get(_TARGET, self.spec.trials))
+        """The target number of finished trials; for a companion all that it has."""
+        return len(self.trials) if _OF in self.attrs else int(self.attrs.get(_TARGET, self.spec.trials))
 
     @property
     def num_missing(self) -> int:
@@ -59,9 +63,9 @@ class Catalog:
         self._storage: RDBStorage = open_storage(url)
 
     def names(self) -> list[str]:
-        """The studies in this storage, allocsearch's or not."""
+        """The studies in this storage, allocsearch's or not; companions are left out."""
         with explained(self.url):
-            return sorted(optuna.get_all_study_names(self._storage))
+            return sorted(name for name in optuna.get_all_study_names(self._storage) if not _is_companion(name))
 
     def create(self, name: str, spec: StudySpec, attrs: Mapping[str, Any]) -> None:
         """Make a study with everything that a resume or a reader needs to know of it."""
@@ -102,6 +106,25 @@ class Catalog:
             _check_ours(name, study.get_trials(deepcopy=False))
             return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)))
 
+    def companion(self, name: str, kind: Companion) -> StudyRecord | None:
+        """What was trained beside study `name`, or None where nothing was."""
+        with explained(self.url):
+            there = optuna.get_all_study_names(self._storage)
+        return self.record(f"{name}/{kind}") if f"{name}/{kind}" in there else None
+
+    def open_companion(self, name: str, kind: Companion, spec: StudySpec, proposals: Proposals, attrs: Mapping[str, Any]) -> OptunaStudy:
+        """The companion to put assignments in and run, made with `attrs` if it is not there yet. Only one driver may hold it."""
+        own = f"{name}/{kind}"
+        if self.companion(name, kind) is None:
+            self.create(own, spec, {**attrs, _OF: name})
+        with explained(self.url):
+            return OptunaStudy(self._load(own), spec, proposals, num_trials=None)
+
+    def note(self, name: str, key: str, value: Any) -> None:
+        """Keep a JSON value with study `name`."""
+        with explained(self.url):
+            self._load(name).set_user_attr(key, value)
+
     def retarget(self, name: str, num_trials: int) -> None:
         """Change the target number of finished trials."""
         with explained(self.url):
@@ -120,6 +143,10 @@ class Catalog:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else "it has none yet: allocsearch run"
             raise InputError(f"a study named {name!r} must be in the storage, but it is not: {hint}") from None
+
+
+def _is_companion(name: str) -> bool:
+    return name.rpartition("/")[2] in get_args(Companion) and "/" in name
 
 
 def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:

@@ -36,12 +36,12 @@ class OptunaStudy:
     Opening it puts trials that a dead driver left RUNNING back in line. `ask` and `tell` may be called from any thread.
 
     Attributes:
-        num_trials: finished trials to reach.
+        num_trials: finished trials to reach; None for a companion, which runs what is put in line and proposes nothing.
         failure_report: what failed trials share, once there are too many of them.
         exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
     """
 
-    def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int) -> None:
+    def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int | None) -> None:
         self.num_trials = num_trials
         self.failure_report: str | None = None
         self.exhausted = False
@@ -54,7 +54,7 @@ class OptunaStudy:
         self._ids: dict[int, int] = {}
         self._base: SeedScore | None = records.base_score(study)
         frozen = study.get_trials(deepcopy=False)
-        self._mirror = self._new_mirror(len(frozen))
+        self._mirror = None if num_trials is None else self._new_mirror(len(frozen), num_trials)
         for trial in frozen:
             self._take_in(trial)
 
@@ -89,11 +89,15 @@ class OptunaStudy:
 
         Returns whether it is in line: an allocation that the study has already is not trained twice.
         """
+        return self.enqueue_assignment(self._draft(allocation), origin)
+
+    def enqueue_assignment(self, draft: Assignment, origin: str) -> bool:
+        """`enqueue` with seeds, rungs and a split of its own. The draft's number is not used."""
         with self._lock:
-            if allocation in self._known():
+            if any(_same_work(trial.assignment, draft) for trial in self._trials.values()):
                 return False
-            point = self._proposals.space.encode(allocation) if self._proposals.space.expresses(allocation) else {}
-            number = self._insert(allocation, point, origin=origin, state=TrialState.WAITING, share=1.0, notes={})
+            point = self._proposals.space.encode(draft.allocation) if self._proposals.space.expresses(draft.allocation) else {}
+            number = self._insert(draft, point, origin=origin, state=TrialState.WAITING, share=1.0, notes={})
             self._waiting.append(number)
             return True
 
@@ -117,11 +121,11 @@ class OptunaStudy:
     def _next(self) -> Assignment | None:
         if self._again:
             return self._dispatch_again(self._again.popleft())
-        if self._too_many_failed() or len(self._open_or_finished()) >= self.num_trials:
+        if self._too_many_failed() or (self.num_trials is not None and len(self._open_or_finished()) >= self.num_trials):
             return None
         if self._waiting:
             return self._dispatch_waiting(self._waiting.popleft())
-        return self._propose()
+        return None if self.num_trials is None else self._propose()
 
     def _propose(self) -> Assignment | None:
         known = self._known()
@@ -130,7 +134,8 @@ class OptunaStudy:
             if allocation not in known:
                 origin = self._spec.sampler if notes is not None else "random"
                 share = self._proposals.share(aim)
-                number = self._insert(allocation, point, origin=origin, state=TrialState.RUNNING, share=share, notes=notes or {})
+                draft = self._draft(allocation)
+                number = self._insert(draft, point, origin=origin, state=TrialState.RUNNING, share=share, notes=notes or {})
                 if self._mirror is not None:
                     self._mirror.start(number, point, notes or {})
                 return self._trials[number].assignment
@@ -198,16 +203,20 @@ class OptunaStudy:
         by_name = {"accuracy": outcome.accuracy, "trainable_params": float(trial.cost.trainable), "nll": outcome.nll}
         return TrialState.COMPLETE, [by_name[name] for name in METRICS[self._spec.objective]]
 
+    def _draft(self, allocation: Allocation) -> Assignment:
+        proxy = self._spec.proxy
+        return Assignment(len(self._trials), allocation, self._proposals.space.routing, proxy.seeds, proxy.rungs)
+
     def _insert(
-        self, allocation: Allocation, point: Mapping[str, int], *, origin: str, state: TrialState, share: float, notes: Mapping[str, Any]
+        self, draft: Assignment, point: Mapping[str, int], *, origin: str, state: TrialState, share: float, notes: Mapping[str, Any]
     ) -> int:
         """One row, complete from its first moment: a crash cannot leave half a trial."""
-        total = cost(allocation, self._proposals.space.shape, self._proposals.space.routing)
+        total = cost(draft.allocation, self._proposals.space.shape, draft.routing)
         template = create_trial(
             state=state,
             params=dict(point),
             distributions={d.name: distribution(d) for d in self._proposals.space.dimensions} if point else {},
-            user_attrs=records.start_attrs(allocation, self._proposals.space.routing, total, self._spec, origin=origin, share=share),
+            user_attrs=records.start_attrs(draft, total, origin=origin, share=share),
             system_attrs=dict(notes),
         )
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)  # noqa: SLF001 - see _storage
@@ -235,7 +244,7 @@ class OptunaStudy:
 
     def _too_many_failed(self) -> bool:
         failed = [trial for trial in self._trials.values() if isinstance(trial.outcome, Failed)]
-        limit = max(3, self._spec.limits.max_failed_share * self.num_trials)
+        limit = max(3, self._spec.limits.max_failed_share * (self.num_trials or len(self._trials)))
         if len(failed) >= limit:
             self.failure_report = records.failure_report(failed)
         return self.failure_report is not None
@@ -244,7 +253,7 @@ class OptunaStudy:
         for key, value in attrs.items():
             self._storage.set_trial_user_attr(self._ids[number], key, value)
 
-    def _new_mirror(self, num_known: int) -> SamplerMirror | None:
+    def _new_mirror(self, num_known: int, num_trials: int) -> SamplerMirror | None:
         if self._spec.sampler == "random":
             return None
         # A resumed driver must not repeat the proposals of its predecessor.
@@ -253,6 +262,10 @@ class OptunaStudy:
             self._spec.sampler,
             dimensions=self._proposals.space.dimensions,
             directions=DIRECTIONS[self._spec.objective],
-            num_trials=self.num_trials,
+            num_trials=num_trials,
             seed=seed,
         )
+
+
+def _same_work(one: Assignment, other: Assignment) -> bool:
+    return (one.allocation, one.routing, one.seeds, one.split) == (other.allocation, other.routing, other.seeds, other.split)

@@ -10,23 +10,23 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
-from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
-from allocsearch.spec import StudySpec
 
 _BASE: Final = "frozen_base"
 _MILLION: Final = 10**6
 
 
-def start_attrs(allocation: Allocation, routing: Routing, total: Cost, spec: StudySpec, *, origin: str, share: float) -> dict[str, Any]:
+def start_attrs(assignment: Assignment, total: Cost, *, origin: str, share: float) -> dict[str, Any]:
     """What is known of a trial before it runs."""
     return {
-        "allocation": str(allocation),
-        "routing": codec.routing_to_json(routing),
+        "allocation": str(assignment.allocation),
+        "routing": codec.routing_to_json(assignment.routing),
         "trainable_params": total.trainable,
         "active_params": total.active,
-        "seeds": list(spec.proxy.seeds),
-        "rungs_planned": list(spec.proxy.rungs),
+        "seeds": list(assignment.seeds),
+        "split": assignment.split,
+        "rungs_planned": list(assignment.rungs),
+        "keep_weights": assignment.keep_weights,
         "origin": origin,
         "budget_share": share,
         "attempt": 1,
@@ -69,6 +69,8 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         routing=codec.routing_from_json(attrs["routing"]),
         seeds=tuple(attrs["seeds"]),
         rungs=tuple(attrs.get("rungs_planned", ())),
+        keep_weights=attrs.get("keep_weights", True),
+        split=attrs.get("split", "search"),
     )
     total = Cost(attrs["trainable_params"], attrs["active_params"])
     return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))

@@ -131,7 +131,8 @@ def export(
     """Write a trial as a config. Works while the study runs."""
     from allocsearch import export as exports, terminal, views  # noqa: PLC0415, I001 - imports Optuna
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
-    from allocsearch.driver import Options, artifacts_folder, stored_base  # noqa: PLC0415
+    from allocsearch.driver import stored_base  # noqa: PLC0415
+    from allocsearch.workplace import Options, artifacts_folder  # noqa: PLC0415
     from allocsearch.backends.artifacts import FolderArtifacts  # noqa: PLC0415
     from allocsearch.models import model_shape  # noqa: PLC0415 - imports torch
 

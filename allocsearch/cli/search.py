@@ -30,15 +30,16 @@ def run(
 ) -> None:
     """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
     from allocsearch import driver, spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
+    from allocsearch.workplace import Options  # noqa: PLC0415
 
     overrides = {
         "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective, "seed": seed, "name": name
     }  # fmt: skip
     parsed = specs.load(study, overrides)
     name = parsed.name
-    options = driver.Options(storage, workers, address, artifacts, inline)
+    options = Options(storage, workers, address, artifacts, inline)
     if dry_run:
-        _show_plan(driver, parsed, name, options, as_json=as_json)
+        _show_plan(parsed, name, options, as_json=as_json)
         return
     done = _finished_before(driver, parsed, name, storage)
     if done is not None:
@@ -64,8 +65,9 @@ def resume(
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
     from allocsearch import driver  # noqa: PLC0415 - imports torch
+    from allocsearch.workplace import Options  # noqa: PLC0415
 
-    options = driver.Options(storage, workers, address, artifacts, inline)
+    options = Options(storage, workers, address, artifacts, inline)
     with driver.resume(name, num_trials=trials, options=options, say=say) as running:
         _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
 
@@ -109,13 +111,14 @@ def _show_result(record: Any, *, as_json: bool) -> None:
     terminal.out.print(f"\nnext: allocsearch export {record.name} --format peft -o best", markup=False)
 
 
-def _show_plan(driver: Any, parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
+def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
     from allocsearch.planning import plan  # noqa: PLC0415
     from allocsearch.training.estimate import seconds_of_trial  # noqa: PLC0415
+    from allocsearch.workplace import num_workers  # noqa: PLC0415
 
     planned = plan(parsed)
-    workers = driver.num_workers(options, parsed.trials)
+    workers = num_workers(options, parsed.trials)
     seconds = seconds_of_trial(planned.shape, parsed.proxy) * -(-parsed.trials // workers)
     found = views.plan_json(planned, seconds=seconds, name=name, workers=workers)
     if as_json:

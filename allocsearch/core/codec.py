@@ -32,6 +32,7 @@ def assignment_to_json(assignment: Assignment) -> dict[str, Any]:
         "rungs": list(assignment.rungs),
         "keep_weights": assignment.keep_weights,
         "score_base": assignment.score_base,
+        "split": assignment.split,
     }
 
 
@@ -45,6 +46,7 @@ def assignment_from_json(data: Mapping[str, Any]) -> Assignment:
         rungs=tuple(data["rungs"]),
         keep_weights=data["keep_weights"],
         score_base=data["score_base"],
+        split=data["split"],
     )
 
 

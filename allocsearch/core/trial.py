@@ -4,17 +4,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Literal
 
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
 from allocsearch.core.geometry import Routing
+
+Split = Literal["search", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """All that a worker needs to know. `number` is the trial's in its study; `rungs` are training steps at which to report.
 
-    `score_base` asks for the frozen base's score too, which costs a worker one more scoring.
+    `split` names the rows that score it: a search never sees the test's. `score_base` asks for the frozen base's score too, which
+    costs a worker one more scoring.
     """
 
     number: int
@@ -24,6 +28,7 @@ class Assignment:
     rungs: tuple[int, ...] = ()
     keep_weights: bool = True
     score_base: bool = False
+    split: Split = "search"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ import torch
 from peft import get_peft_model
 
 from allocsearch.core.ports import ArtifactStore, Report
-from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, RungScore, SeedScore, Stopped
+from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, RungScore, SeedScore, Split, Stopped
 from allocsearch.models import LoadedBase, load_base
 from allocsearch.moelora import balance_loss
 from allocsearch.moelora.statistics import router_statistics, watch_routers
@@ -59,7 +58,7 @@ class ProxyEvaluator:
         rungs: list[RungScore] = []
         artifact = None
         statistics: dict[str, float] = {}
-        base = bench.base_score if assignment.score_base else None
+        base = bench.base_score(assignment.split) if assignment.score_base else None
 
         def at_rung(rung: RungScore) -> bool:
             rungs.append(rung)
@@ -110,12 +109,13 @@ class _Bench:
         loaded: LoadedBase = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision)
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.task: Task = load_task(spec.task.source())
-        self.search_rows: tuple[Example, ...] = self.task.search[: spec.proxy.search_rows]
+        self._rows: dict[Split, tuple[Example, ...]] = {
+            "search": self.task.search[: spec.proxy.search_rows],
+            "test": self.task.test[: spec.proxy.test_rows],
+        }
+        self._encoded: dict[Split, tuple[EncodedExample, ...]] = {}
+        self._base_scores: dict[Split, SeedScore] = {}
         self._training: dict[int, tuple[EncodedExample, ...]] = {}
-
-    @cached_property
-    def search_encoded(self) -> tuple[EncodedExample, ...]:
-        return encode(self.search_rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
 
     def train_encoded(self, seed: int) -> tuple[EncodedExample, ...]:
         """The training rows of `seed`, the same for every allocation."""
@@ -124,21 +124,25 @@ class _Bench:
             self._training[seed] = encode(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
         return self._training[seed]
 
-    def score(self, model: Any, *, seed: int) -> SeedScore:
+    def score(self, model: Any, *, seed: int, split: Split) -> SeedScore:
+        rows = self._rows[split]
+        if split not in self._encoded:
+            self._encoded[split] = encode(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
         return score(
             model,
             self.tokenizer,
-            self.search_rows,
-            self.search_encoded,
+            rows,
+            self._encoded[split],
             metric=self.task.metric,
             seed=seed,
             max_new_tokens=self.proxy.max_new_tokens,
         )
 
-    @cached_property
-    def base_score(self) -> SeedScore:
-        """The frozen base on the search rows: what new experts, whose output starts at zero, would score."""
-        return self.score(self.model, seed=0)
+    def base_score(self, split: Split) -> SeedScore:
+        """The frozen base on the rows of `split`: what new experts, whose output starts at zero, would score."""
+        if split not in self._base_scores:
+            self._base_scores[split] = self.score(self.model, seed=0, split=split)
+        return self._base_scores[split]
 
 
 _kept: dict[str, _Bench] = {}
@@ -205,7 +209,7 @@ class _Adapted:
                 self.model.train()
 
     def score(self) -> SeedScore:
-        return self._bench.score(self.model, seed=self._seed)
+        return self._bench.score(self.model, seed=self._seed, split=self._assignment.split)
 
     def score_and_watch(self) -> tuple[SeedScore, dict[str, float]]:
         """The score, and what the routers did meanwhile."""

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
+from allocsearch.backends.catalog import Catalog
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.trial import Failed, Lost, Measured, RungScore, SeedScore, Stopped
-from tests.conformance.toy import BASE, NARROW, ROUTING, ROWS, SHAPE, allocation, finish, measured, score_of
+from tests.conformance.toy import BASE, NARROW, ROUTING, ROWS, SHAPE, allocation, finish, measured, proposals_of, score_of
 
 SAMPLERS = ("tpe", "nsga2", "random")
 RUNGS = (RungScore(0, 10, 0.5, 0.7), RungScore(0, 20, 0.625, 0.65))
@@ -360,6 +361,30 @@ class StudyCases:
         assert (finish(first), finish(second)) == ([1, 2], [1, 2])
         assert isinstance(one.record().trials[0].outcome, Failed)
         assert isinstance(two.record().trials[0].outcome, Measured)
+
+    def test_a_companion_runs_what_it_is_given_and_nothing_else(self, desk):
+        study = desk.create(trials=2)
+        finish(study)
+        catalog = Catalog(desk.url)
+        assert catalog.companion(desk.name, "confirmation") is None
+        beside = catalog.open_companion(desk.name, "confirmation", desk.spec, proposals_of(desk.spec), {"versions": {}})
+        assert beside.ask() is None
+        draft = replace(study.trials()[0].assignment, seeds=(7, 8), split="test", keep_weights=False)
+        assert beside.enqueue_assignment(draft, "uniform")
+        assert not beside.enqueue_assignment(draft, "uniform"), "the same work is not done twice"
+        assert beside.enqueue_assignment(replace(draft, seeds=(9,)), "uniform")
+        asked = beside.ask()
+        assert (asked.seeds, asked.split, asked.keep_weights) == ((7, 8), "test", False)
+        again = catalog.open_companion(desk.name, "confirmation", desk.spec, proposals_of(desk.spec), {"versions": {}})
+        assert again.ask() == replace(asked, score_base=True), "a dead driver's assignment is run again, whole"
+        again.tell(asked.number, measured(asked))
+        assert finish(again) == [1]
+        record = catalog.companion(desk.name, "confirmation")
+        assert [trial.assignment.seeds for trial in record.trials] == [(7, 8), (9,)]
+        assert (record.num_trials, record.num_missing) == (2, 0)
+        assert desk.name in catalog.names()
+        assert not any("/" in name for name in catalog.names())
+        assert desk.record().num_trials == 2
 
 
 def replace_name(desk, name):

@@ -89,7 +89,7 @@ def test_training_lowers_the_loss_on_its_own_rows(evaluator):
     run = evaluator(proxy={"train_rows": 64, "search_rows": 24, "batch_size": 8, "epochs": 8, "dtype": "float32", "learning_rate": 0.01})
     outcome = run(assignment(score_base=True), go_on)
     bench = finetune._bench(run.spec, run.model)
-    assert outcome.nll < bench.base_score.mean_nll
+    assert outcome.nll < bench.base_score("search").mean_nll
 
 
 def test_two_allocations_share_data_order_and_evaluation_rows(evaluator, monkeypatch):

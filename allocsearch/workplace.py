@@ -1,0 +1,104 @@
+"""What a driver needs on its machine: the evaluator with its model and data at hand, an executor, and the study to itself."""
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.core.errors import InputError
+from allocsearch.core.ports import Executor
+from allocsearch.home import home
+from allocsearch.models import model_digest, resolve
+from allocsearch.planning import Plan
+from allocsearch.spec import StudySpec
+from allocsearch.training.finetune import ProxyEvaluator
+from allocsearch.training.tasks import load_task
+
+Say = Callable[[str], None]
+
+_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may differ from machine to machine without changing what a study finds."""
+
+    storage: str | None = None
+    workers: int | None = None
+    address: str | None = None
+    artifacts: Path | None = None
+    inline: bool = False
+
+
+HERE: Final = Options()
+"""This machine, with everything at its default."""
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def num_workers(options: Options, num_trials: int) -> int:
+    """Trials that would run at a time on this machine."""
+    from allocsearch.backends.ray_executor import local_resources  # noqa: PLC0415 - seconds to import
+
+    return 1 if options.inline else local_resources(options.workers, num_trials=num_trials).num_workers
+
+
+def artifacts_folder(name: str, options: Options) -> Path:
+    """Where the weights of study `name` are kept."""
+    return (options.artifacts or home() / "artifacts") / name
+
+
+def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[ProxyEvaluator, dict[str, str]]:
+    """The evaluator, once the task and the model are known to be there, and digests of both."""
+    task = load_task(spec.task.source())
+    model = resolve(spec.model, say)
+    digest = model_digest(model, spec.revision)
+    evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
+    return evaluator, {"task_digest": task.digest, "model_digest": digest}
+
+
+def executor_of(planned: Plan, num_trials: int, options: Options, say: Say) -> Executor:
+    """Ray's, or the one without an engine where `options.inline`."""
+    if options.inline:
+        from allocsearch.backends.inline_executor import InlineExecutor  # noqa: PLC0415 - see below
+
+        return InlineExecutor()
+    from allocsearch.backends.ray_executor import RayExecutor, local_resources  # noqa: PLC0415 - seconds to import
+
+    resources = local_resources(options.workers, num_trials=num_trials)
+    say(f"starting Ray with {resources.num_workers} worker{'s' if resources.num_workers > 1 else ''} for {planned.shape.architecture}")
+    return RayExecutor(resources, address=options.address)
+
+
+@contextmanager
+def only_driver(url: str, name: str) -> Iterator[None]:
+    """Holds the study on this machine; the system lets go of it however this process ends."""
+    folder = home() / "locks"
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / f"{sha256(f'{url}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"a study must have one driver, but another process is running {name!r}: wait for it, or stop it") from error
+    except OSError as error:
+        raise InputError(f"the home folder {home()} must be writable, but: {error.strerror}: set ALLOCSEARCH_HOME") from error
+    try:
+        yield
+    finally:
+        lock.release()
