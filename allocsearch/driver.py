@@ -9,22 +9,18 @@ from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
 from allocsearch.core.errors import InputError, shown
-from allocsearch.core.ports import Executor
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
 from allocsearch.models import resolve
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import results
-from allocsearch.spec import StudySpec
+from allocsearch.spec import ConfirmationSpec, StudySpec
+from allocsearch.stages import Stages, StageTrial
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import HERE, Options, Say, executor_of, only_driver, prepare, versions
+from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, only_driver, prepare, versions
 
 _SCORED: Final = "scored_starts"
-
-
-class TooManyFailuresError(RuntimeError):
-    """The study is paused because too many of its trials failed; its text says what they share."""
 
 
 class Run:
@@ -36,12 +32,21 @@ class Run:
     """
 
     def __init__(
-        self, catalog: Catalog, record: StudyRecord, plan_: Plan, *, evaluator: ProxyEvaluator, executor: Executor, say: Say
+        self,
+        catalog: Catalog,
+        record: StudyRecord,
+        plan_: Plan,
+        *,
+        evaluator: ProxyEvaluator,
+        options: Options,
+        say: Say,
+        confirmation: ConfirmationSpec | None = None,
     ) -> None:
         self.name, self.record, self.plan = record.name, record, plan_
         self.pace = results.Pace()
-        self.num_workers: int = getattr(executor, "num_workers", 1)
-        self._evaluator, self._executor, self._say = evaluator, executor, say
+        self._evaluator, self._options, self._say = evaluator, options, say
+        self._stages = Stages(catalog, plan_, record.name, evaluator, options, say)
+        self._confirmation = confirmation or record.confirmation
         self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
 
     @property
@@ -55,6 +60,8 @@ class Run:
         Raises:
             TooManyFailuresError: where the share of failed trials passes the spec's limit. Everything is kept.
         """
+        if self.record.num_missing == 0:
+            return  # no engine is started for nothing
         for start in self.plan.starts:
             self._study.enqueue(start.allocation, start.name)  # those that the study has already are passed over
         for data in self.record.attrs.get(_SCORED, [])[: max(0, self.plan.spec.trials - len(self.plan.starts))]:
@@ -62,7 +69,8 @@ class Run:
             if scored.allocation is not None:
                 self._study.enqueue(scored.allocation, scored.name)
         self.pace = results.Pace()
-        for trial in self._executor.run(self._study, self._evaluator):
+        executor = executor_of(self.plan, self.record.num_missing, self._options, self._say)
+        for trial in executor.run(self._study, self._evaluator):
             if trial.outcome is not None:
                 self.pace.count()
             if isinstance(trial.outcome, Measured):
@@ -74,6 +82,10 @@ class Run:
             )
         if self._study.failure_report is not None:
             raise TooManyFailuresError(self._study.failure_report)
+
+    def confirm(self) -> Iterator[StageTrial]:
+        """What follows the search: see `Stages.confirm`."""
+        yield from self._stages.confirm(self._confirmation)
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""
@@ -107,13 +119,21 @@ def start(
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
         attrs = {**digests, **made, _SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
-        executor = executor_of(planned, spec.trials, options, say)
-        yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, executor=executor, say=say)
+        yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, options=options, say=say)
 
 
 @contextmanager
-def resume(name: str, *, num_trials: int | None = None, options: Options = HERE, say: Say = lambda _: None) -> Iterator[Run]:
+def resume(
+    name: str,
+    *,
+    num_trials: int | None = None,
+    confirmation: ConfirmationSpec | None = None,
+    options: Options = HERE,
+    say: Say = lambda _: None,
+) -> Iterator[Run]:
     """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
+
+    `confirmation` takes the place of what the spec says of it.
 
     Raises:
         InputError: where there is no such study, another driver runs it, or the spec, the model or the data have changed.
@@ -138,8 +158,7 @@ def resume(name: str, *, num_trials: int | None = None, options: Options = HERE,
         if num_trials is not None:
             catalog.retarget(name, num_trials)
         record = catalog.record(name)
-        executor = executor_of(planned, max(1, record.num_missing), options, say)
-        yield Run(catalog, record, planned, evaluator=evaluator, executor=executor, say=say)
+        yield Run(catalog, record, planned, evaluator=evaluator, options=options, say=say, confirmation=confirmation)
 
 
 def run(study: str = "quickstart", *, options: Options = HERE, **overrides: Any) -> StudyRecord:
@@ -147,6 +166,8 @@ def run(study: str = "quickstart", *, options: Options = HERE, **overrides: Any)
     spec = specs.load(study, overrides)
     with start(spec, source=source_of(study, overrides), options=options) as running:
         for _ in running:
+            pass
+        for _ in running.confirm():
             pass
     return Catalog(options.storage).record(running.name)
 
@@ -192,7 +213,7 @@ def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
 
 def is_finished(record: StudyRecord, spec: StudySpec) -> bool:
     """Whether `record` is a study of this very spec with nothing left to do."""
-    return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.num_missing == 0
+    return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.num_missing == 0 and record.is_confirmed
 
 
 def _check_unchanged(record: StudyRecord) -> None:
@@ -201,7 +222,7 @@ def _check_unchanged(record: StudyRecord) -> None:
     if file is None or not Path(file).is_file():
         return  # the spec in the database is the study's; the file was only its first form
     now = specs.load(file, source.get("overrides", {}))
-    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(("trials:", "name:", "about:"))]
+    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(("trials:", "name:", "about:", "confirmation."))]
     if changes:
         raise InputError(
             f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "

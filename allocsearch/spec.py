@@ -99,6 +99,19 @@ class LimitsSpec(Closed):
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+class ConfirmationSpec(Closed):
+    """What is trained anew after a search, with fresh seeds and at full length, and scored on the test rows.
+
+    `candidates` allocations that the search names and all of its baselines, each with `seeds` fresh seeds; nothing where `candidates`
+    is 0. Before that, `random_trials` allocations are drawn at random and searched in the same way, and the best of them becomes a
+    baseline: as many as the sampler itself proposed, unless said otherwise, so that both had equal compute.
+    """
+
+    candidates: Annotated[int, Field(ge=0)] = 3
+    seeds: Positive = 3
+    random_trials: Annotated[int, Field(ge=0)] | None = None
+
+
 def _as_budget(text: str) -> str:
     Budget.parse(text)
     return text
@@ -156,6 +169,7 @@ class StudySpec(Closed):
     )
     proxy: ProxySpec = ProxySpec()
     limits: LimitsSpec = LimitsSpec()
+    confirmation: ConfirmationSpec = ConfirmationSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -166,8 +180,9 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, nor how many trials it gets."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name": True, "about": True, "trials": True, "space": {"about"}})
+        """Sixteen hex digits of all that changes what the study finds; not its name, how many trials it gets, or what confirms them."""
+        left_out: dict[str, Any] = {"name": True, "about": True, "trials": True, "confirmation": True, "space": {"about"}}
+        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:

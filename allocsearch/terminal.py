@@ -33,7 +33,6 @@ class RunView(Protocol):
 
     name: str
     pace: Pace
-    num_workers: int
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -123,6 +122,11 @@ def trial_line(trial: Trial) -> str:
         case _:
             tail = f"worker lost on attempt {trial.attempt}, runs again"
     return f"{head}  {tail}  {trial.origin:<10} {trial.assignment.allocation}"
+
+
+def stage_line(stage: str, trial: Trial, *, done: int, total: int) -> None:
+    """Prints one ended trial of what follows a search."""
+    err.print(Text(f"{stage} {trial_line(trial)}   [{done}/{total}]"))
 
 
 @contextmanager

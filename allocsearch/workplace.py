@@ -37,6 +37,10 @@ class Options:
     inline: bool = False
 
 
+class TooManyFailuresError(RuntimeError):
+    """The study is paused because too many of its trials failed; its text says what they share."""
+
+
 HERE: Final = Options()
 """This machine, with everything at its default."""
 

@@ -87,6 +87,7 @@ def write_study(tiny_model, tiny_rows):
             "trials": 6,
             "warm_starts": ["uniform", "lora"],
             "proxy": {"train_rows": 32, "search_rows": 24, "batch_size": 8, "dtype": "float32"},
+            "confirmation": {"candidates": 0},
             **overrides,
         }
         path.write_text(yaml.safe_dump(document), encoding="utf-8")

@@ -17,11 +17,13 @@ from allocsearch.backends.storage import explained, open_storage, storage_url
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Failed, SeedScore, Trial
 from allocsearch.search.proposals import Proposals
-from allocsearch.spec import StudySpec
+from allocsearch.spec import ConfirmationSpec, StudySpec
 
 _SPEC: Final = "spec"
 _TARGET: Final = "target_trials"
 _OF: Final = "companion_of"
+CONFIRMATION: Final = "confirmation"
+CONFIRMED: Final = "confirmed"
 
 Companion = Literal["calibration", "random", "replicas", "confirmation"]
 """What is trained beside a search, each in a study of its own: `NAME/calibration` and so on, so that a search's trials stay its own."""
@@ -47,6 +49,17 @@ class StudyRecord:
     def num_trials(self) -> int:
         """The target number of finished trials; for a companion all that it has."""
         return len(self.trials) if _OF in self.attrs else int(self.attrs.get(_TARGET, self.spec.trials))
+
+    @property
+    def confirmation(self) -> ConfirmationSpec:
+        """What is to follow the search: what was last asked for, else what the spec says."""
+        asked = self.attrs.get(CONFIRMATION)
+        return self.spec.confirmation if asked is None else ConfirmationSpec.model_validate(asked)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether everything that is to follow the search has ended."""
+        return self.confirmation.candidates == 0 or self.attrs.get(CONFIRMED) == self.confirmation.model_dump(mode="json")
 
     @property
     def num_missing(self) -> int:

@@ -72,14 +72,44 @@ def resume(
         _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
 
 
-def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool) -> None:
+@app.command(epilog="Example: allocsearch confirm quickstart --seeds 3")
+def confirm(
+    name: Name,
+    *,
+    candidates: Annotated[int, typer.Option(min=1, help="Allocations of the search to train anew, baselines not counted.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 3,
+    random_trials: Annotated[
+        int | None, typer.Option(min=0, help="Random allocations whose best is a baseline. Default: as many as the sampler proposed.")
+    ] = None,
+    workers: Workers = None,
+    storage: Storage = None,
+    address: Address = None,
+    artifacts: Artifacts = None,
+    inline: Inline = False,
+    as_json: Json = False,
+) -> None:
+    """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
+    from allocsearch import driver  # noqa: PLC0415 - imports torch
+    from allocsearch.spec import ConfirmationSpec  # noqa: PLC0415
+    from allocsearch.workplace import Options  # noqa: PLC0415
+
+    options = Options(storage, workers, address, artifacts, inline)
+    wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials)
+    with driver.resume(name, confirmation=wanted, options=options, say=say) as running:
+        _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json, search=False)
+
+
+def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool, search: bool = True) -> None:
     from allocsearch import terminal  # noqa: PLC0415
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
     try:
-        with terminal.display(running, num_trials=num_trials) as show:
-            for trial in running:
-                show(trial)
+        if search:
+            with terminal.display(running, num_trials=num_trials) as show:
+                for trial in running:
+                    show(trial)
+        for staged in running.confirm():
+            terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
     except BaseException as error:
         if interrupted(error):
             terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}", markup=False)

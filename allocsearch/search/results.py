@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from allocsearch.core import front
@@ -42,12 +42,20 @@ class Progress:
 
 def points(trials: Sequence[Trial]) -> list[Point]:
     """The measured trials, by number."""
-    found = []
-    for trial in trials:
-        if isinstance(trial.outcome, Measured):
-            rows = len(trial.outcome.scores[0].correct)
-            found.append(Point(trial, trial.outcome, front.wilson_interval(trial.outcome.accuracy, rows)))
-    return found
+    return [_point(trial, trial.outcome) for trial in trials if isinstance(trial.outcome, Measured)]
+
+
+def together(found: Sequence[Point]) -> Point:
+    """One point of several that trained the same allocation with other seeds: all their scores, the first trial's identity."""
+    first = found[0]
+    scores = sorted((score for point in found for score in point.measured.scores), key=lambda score: score.seed)
+    seconds = sum(point.measured.seconds for point in found)
+    return _point(first.trial, replace(first.measured, scores=tuple(scores), seconds=seconds))
+
+
+def _point(trial: Trial, measured: Measured) -> Point:
+    rows = len(measured.scores[0].correct)
+    return Point(trial, measured, front.wilson_interval(measured.accuracy, rows))
 
 
 def pareto(trials: Sequence[Trial]) -> list[Point]:

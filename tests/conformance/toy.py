@@ -28,7 +28,7 @@ def spec_of(**changes):
     space = {"schema": "allocsearch/space/v1", "name": "toy", "parts": {"all": part}}
     document = {
         "schema": "allocsearch/study/v1", "name": "toy", "model": "toy", "task": "sentence-polarity", "space": space,
-        "budget": "8K-params", "trials": 8, "sampler": "random", "seed": 3, "warm_starts": [],
+        "budget": "8K-params", "trials": 8, "sampler": "random", "seed": 3, "warm_starts": [], "confirmation": {"candidates": 0},
     }  # fmt: skip
     return StudySpec.from_json({**document, **changes}, where="the test")
 
