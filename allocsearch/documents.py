@@ -92,7 +92,7 @@ def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a mistyped key is missing, too
     loc = tuple(part for part in first["loc"] if isinstance(part, int) or not part.startswith(_UNION_TAGS))
-    key = ".".join(str(part) for part in loc)
+    key = ".".join(part if (part := str(each)).isprintable() else repr(part) for each in loc)  # a key may hold a line's end
     line = _line_of(path, loc) if path is not None else None
     place = f"{where}, line {line}" if line else where
     if first["type"] == "extra_forbidden":

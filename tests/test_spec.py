@@ -309,6 +309,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.di
 @given(st.sampled_from(PATHS), values)
 @example(("trials",), 10**4000)
 @example(("space", "parts"), {"": {}})
+@example(("space", "parts"), {"\n": None})
 @example(("routing", "top_k"), 10**4000)
 @example(("space", "parts", "attn", "rank", "choices"), [10**4000])
 @example(("proxy", "seeds"), [[[]]])
