@@ -31,15 +31,22 @@ def saved_bytes(forward, parameters):
     saved = {}
 
     def note(tensor):
+        # The graph gets nothing back: a node that held its own output would be in a cycle that no garbage collector sees, and all
+        # activations would stay for ever. The storages are held here, so that no address is used twice.
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
-        return tensor
+            saved[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, _never_read):
         kept = forward()
     del kept
-    return sum(size for size, _ in saved.values())
+    num_bytes = sum(storage.nbytes() for storage in saved.values())
+    saved.clear()  # who keeps the graph, such as a balance loss of the last pass, keeps `note` too
+    return num_bytes
+
+
+def _never_read(_):
+    raise AssertionError("a pass whose tensors were only counted has no backward pass")
 
 
 def peak_bytes(step):

@@ -97,7 +97,7 @@ class BlockRouter(nn.Module):
             hidden = silu(z[:, : self.hidden]) * z[:, self.hidden : 2 * self.hidden]
             logits = linear(hidden, self.outer.to(dtype), self.outer_bias.to(dtype))
         exact = torch.promote_types(dtype, torch.float32)
-        gates = torch.sigmoid(logits.to(exact))
+        gates = torch.sigmoid(logits.t().contiguous().to(exact)).t()  # by column, as linears multiply by them
         return self._sparse(gates, z[:, -1:].to(exact)) if self.spec.sparse else gates
 
     def _sparse(self, gates: Tensor, threshold_logits: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ That is Σ gᵢ · (α / rᵢ) · Bᵢ Aᵢ x without a loop, without gathering 
 and is plain LoRA. Where a router serves a whole block, gates are given and Wᵢₙ has no router's rows.
 
 Shapes: T tokens, N experts, R the sum of their ranks; Wᵢₙ is (R + N) × d_in, or R × d_in without a router; Wₒᵤₜ is d_out × R.
+
+In memory, what is T × R or T × N is stored by column. Both are narrow: by row, a softmax over four experts or a product that repeats a
+gate over eight ranks works on a few numbers at a time, which on a CPU takes three to seven times as long.
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from allocsearch.core.geometry import BLOCK_ROUTERS, Router
-from allocsearch.moelora.router import Gates, linear_gates, softmax_backward
+from allocsearch.moelora.router import Gates, linear_gates, shares, softmax_backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class _Fused(torch.autograd.Function):
         x, dropped, h, logits, weights, w_in, w_out = ctx.saved_tensors
         fixed: Fixed = ctx.fixed
         grad = grad.to(x.dtype)
-        grad_h = grad @ w_out.to(x.dtype)
+        grad_h = _by_column(grad, w_out.to(x.dtype).t())
         grad_weights: Any = None
         if weights is None:
             mixed, grad_z = h * fixed.stack.scaling[0], grad_h * fixed.stack.scaling[0]
@@ -153,7 +156,7 @@ class _Fused(torch.autograd.Function):
             grad_logits = softmax_backward(weights, grad_weights)
             if grad_total is not None:
                 grad_logits += _balance_backward(logits, grad_total, fixed.mask)
-            grad_z, grad_weights = torch.cat((grad_z, grad_logits.to(x.dtype)), dim=-1), None
+            grad_z, grad_weights = torch.cat((grad_z.t(), grad_logits.to(x.dtype).t())).t(), None
         grads = _project_backward(grad_z, x, dropped, w_in.to(x.dtype), needs=ctx.needs_input_grad[1:4], rank=fixed.stack.total_rank)
         base_dtype, in_dtype, out_dtype = ctx.dtypes
         return (
@@ -176,9 +179,14 @@ def _project(x: Tensor, dropped: Tensor | None, w_in: Tensor, stack: Stack) -> t
     """Projections onto all ranks (T × R), and the logits (T × N) where there is a router."""
     rank = stack.total_rank
     if dropped is None:
-        z = linear(x, w_in)
+        z = _by_column(x, w_in)
         return (z[:, :rank], z[:, rank:]) if stack.has_router else (z, None)
-    return linear(dropped, w_in[:rank]), linear(x, w_in[rank:]) if stack.has_router else None
+    return _by_column(dropped, w_in[:rank]), _by_column(x, w_in[rank:]) if stack.has_router else None
+
+
+def _by_column(x: Tensor, weight: Tensor) -> Tensor:
+    """The product x · weightᵀ, stored by column."""
+    return (weight @ x.t()).t()
 
 
 def _project_backward(
@@ -214,7 +222,7 @@ def spread_multiply(h: Tensor, gates: Tensor, fixed: Fixed) -> Tensor:
     stack = fixed.stack
     if stack.same_ranks:
         return (h.unflatten(-1, (stack.num_experts, stack.ranks[0])) * gates.unsqueeze(-1)).flatten(-2)
-    return h * gates.index_select(-1, fixed.index[: stack.total_rank])
+    return h * gates.t().index_select(0, fixed.index[: stack.total_rank]).t()
 
 
 def _sum_per_expert(values: Tensor, dtype: torch.dtype, fixed: Fixed) -> Tensor:
@@ -222,8 +230,8 @@ def _sum_per_expert(values: Tensor, dtype: torch.dtype, fixed: Fixed) -> Tensor:
     stack = fixed.stack
     if stack.same_ranks:
         return values.unflatten(-1, (stack.num_experts, stack.ranks[0])).sum(-1, dtype=dtype)
-    sums = torch.zeros(values.shape[0], stack.num_experts, dtype=dtype, device=values.device)
-    return sums.index_add_(-1, fixed.index[: stack.total_rank], values.to(dtype))
+    sums = torch.zeros(stack.num_experts, values.shape[0], dtype=dtype, device=values.device)
+    return sums.index_add_(0, fixed.index[: stack.total_rank], values.to(dtype).t()).t()
 
 
 def _balance_sums(gates: Gates, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -235,6 +243,5 @@ def _balance_sums(gates: Gates, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _balance_backward(logits: Tensor, grad_total: Tensor, mask: Tensor | None) -> Tensor:
-    probabilities = torch.softmax(logits, dim=-1, dtype=grad_total.dtype)
-    grad_logits = softmax_backward(probabilities, grad_total)
+    grad_logits = softmax_backward(shares(logits).to(grad_total.dtype), grad_total)
     return grad_logits if mask is None else grad_logits * mask.to(grad_logits.dtype).unsqueeze(-1)
