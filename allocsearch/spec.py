@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from allocsearch import documents
 from allocsearch.core.budget import Budget
+from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
@@ -17,11 +18,21 @@ from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, 
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
 TASK_SCHEMA: Final = "allocsearch/task/v1"
-Objective = Literal["pareto", "accuracy", "nll"]
-Sampler = Literal["tpe", "nsga2", "random"]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
-__all__ = ["SPACE_SCHEMA", "Closed", "RoutingSpec", "SpaceSpec", "StudySpec", "TaskSpec", "diff", "load", "load_space"]
+__all__ = [
+    "SPACE_SCHEMA",
+    "Closed",
+    "Objective",
+    "RoutingSpec",
+    "Sampler",
+    "SpaceSpec",
+    "StudySpec",
+    "TaskSpec",
+    "diff",
+    "load",
+    "load_space",
+]
 
 
 class TaskSpec(Closed):

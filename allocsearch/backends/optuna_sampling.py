@@ -6,43 +6,38 @@ asked for and withdrawn there, and the projected trial takes its place.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from allocsearch.backends.distributions import distribution
+from allocsearch.backends.evolution_sampler import AIM, EvolutionSampler
 from allocsearch.backends.optuna_quiet import experimental
+from allocsearch.backends.quasi_random import SobolSequence
 from allocsearch.core.layout import Dimension
+from allocsearch.search.proposals import Proposals
 from allocsearch.spec import Sampler
 
 Direction = Literal["maximize", "minimize"]
-
-_LOG_RATIO: Final = 8
-
-
-def distribution(dimension: Dimension) -> IntDistribution:
-    """The dimension as Optuna stores it: its values' range, on a log scale where they span a factor of eight or more."""
-    low, high = dimension.choices[0], dimension.choices[-1]
-    return IntDistribution(low, high, log=low >= 1 and high >= _LOG_RATIO * low)
 
 
 class SamplerMirror:
     """One sampler and the trials that it knows."""
 
-    def __init__(
-        self, sampler: Sampler, *, dimensions: Sequence[Dimension], directions: Sequence[Direction], num_trials: int, seed: int
-    ) -> None:
+    def __init__(self, sampler: BaseSampler, *, dimensions: Sequence[Dimension], directions: Sequence[Direction]) -> None:
         self.distributions: dict[str, BaseDistribution] = {d.name: distribution(d) for d in dimensions}
-        self._study = optuna.create_study(directions=list(directions), sampler=_sampler(sampler, num_trials=num_trials, seed=seed))
+        self._study = optuna.create_study(directions=list(directions), sampler=sampler)
         self._mirrored: dict[int, int] = {}
 
-    def propose(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Raw values per dimension, and the sampler's own notes, which belong to the trial that comes of it."""
+    def propose(self, number: int) -> tuple[dict[str, float], dict[str, Any]]:
+        """Raw values per dimension for trial `number`, and the sampler's own notes, which belong to the trial that comes of it."""
+        self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={AIM: number}))
         with experimental():
             trial = self._study.ask(fixed_distributions=self.distributions)
-        notes = self._study.trials[trial.number].system_attrs
+        notes = dict(self._study.get_trials(deepcopy=False)[trial.number].system_attrs)
         self._study.tell(trial, state=TrialState.FAIL)
         return {name: float(value) for name, value in trial.params.items()}, notes
 
@@ -72,8 +67,27 @@ def _notes_of(trial: FrozenTrial) -> dict[str, Any]:
     return {key: value for key, value in trial.system_attrs.items() if ":generation" in key}
 
 
-def _sampler(name: Sampler, *, num_trials: int, seed: int) -> BaseSampler:
+def proposer(
+    name: Sampler, *, proposals: Proposals, directions: Sequence[Direction], num_trials: int, seed: int
+) -> SamplerMirror | SobolSequence | None:
+    """What proposes for a study of `num_trials`; None for random proposals, which need no memory."""
+    dimensions = proposals.space.dimensions
+    if name == "random":
+        return None
+    if name == "quasi-random":
+        return SobolSequence(dimensions=dimensions, seed=seed)
     with experimental():
-        if name == "nsga2":
-            return NSGAIISampler(population_size=min(50, max(8, num_trials // 5)), seed=seed)
-        return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=min(10, max(4, num_trials // 3)), seed=seed)
+        sampler = _sampler(name, proposals=proposals, num_trials=num_trials, seed=seed)
+    return SamplerMirror(sampler, dimensions=dimensions, directions=directions)
+
+
+def _sampler(name: Literal["tpe", "nsga2", "evolution"], *, proposals: Proposals, num_trials: int, seed: int) -> BaseSampler:
+    population = min(50, max(8, num_trials // 5))
+    startup = min(10, max(4, num_trials // 3))
+    match name:
+        case "nsga2":
+            return NSGAIISampler(population_size=population, seed=seed)
+        case "evolution":
+            return EvolutionSampler(proposals, population_size=population, num_startup_trials=startup, seed=seed)
+        case "tpe":
+            return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=startup, seed=seed)

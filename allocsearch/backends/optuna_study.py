@@ -12,7 +12,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from allocsearch.backends import artifacts
 from allocsearch.backends import trial_records as records
-from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, distribution
+from allocsearch.backends.distributions import distribution
+from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, proposer
+from allocsearch.backends.quasi_random import SobolSequence
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, SeedScore, Stopped, Trial
@@ -150,7 +152,7 @@ class OptunaStudy:
         """
         if self._mirror is not None:
             for _ in range(_PROPOSAL_ATTEMPTS):
-                values, notes = self._mirror.propose()
+                values, notes = self._mirror.propose(number)
                 yield number, self._proposals.projected(values, number), notes
         window = range(number, number + 2 * len(self._proposals.shares))  # holds a whole round of targets
         aims = {self._proposals.share(aim): aim for aim in reversed(window)}
@@ -161,7 +163,7 @@ class OptunaStudy:
     def _dispatch_waiting(self, number: int) -> Assignment:
         trial = self._study.get_trials(deepcopy=False)[number]
         if self._mirror is not None and trial.params:
-            _, notes = self._mirror.propose()  # a genetic sampler counts generations in its notes
+            _, notes = self._mirror.propose(number)  # a genetic sampler counts generations in its notes
             for key, value in notes.items():
                 self._storage.set_trial_system_attr(self._ids[number], key, value)
             self._mirror.start(number, trial.params, notes)
@@ -253,17 +255,14 @@ class OptunaStudy:
         for key, value in attrs.items():
             self._storage.set_trial_user_attr(self._ids[number], key, value)
 
-    def _new_mirror(self, num_known: int, num_trials: int) -> SamplerMirror | None:
-        if self._spec.sampler == "random":
-            return None
-        # A resumed driver must not repeat the proposals of its predecessor.
-        seed = (self._spec.seed * 1_000_003 + num_known) % 2**31
-        return SamplerMirror(
+    def _new_mirror(self, num_known: int, num_trials: int) -> SamplerMirror | SobolSequence | None:
+        return proposer(
             self._spec.sampler,
-            dimensions=self._proposals.space.dimensions,
+            proposals=self._proposals,
             directions=DIRECTIONS[self._spec.objective],
             num_trials=num_trials,
-            seed=seed,
+            # A resumed driver must not repeat the proposals of its predecessor.
+            seed=(self._spec.seed * 1_000_003 + num_known) % 2**31,
         )
 
 

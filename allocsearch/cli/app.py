@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,6 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help=
 Address = Annotated[str | None, typer.Option("--address", help="Join a Ray cluster from one of its nodes: `auto` or host:port.")]
 Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Folder for trained weights, shared by all workers.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray; for debugging.")]
-Objective = Literal["pareto", "accuracy", "nll"]
 
 
 def print_json(document: Any) -> None:

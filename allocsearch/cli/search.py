@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Objective, Storage, Workers, app, interrupted, print_json, say
+from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Storage, Workers, app, interrupted, print_json, say
+from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InfeasibleError
 
 
@@ -18,6 +19,7 @@ def run(
     space: Annotated[str | None, typer.Option(help="A name under search_spaces/, or a YAML path.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach.")] = None,
     objective: Annotated[Objective | None, typer.Option(help="What to optimise.")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="Who proposes allocations.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study. Default: the spec's.")] = None,
     workers: Workers = None,
@@ -33,7 +35,8 @@ def run(
     from allocsearch.workplace import Options  # noqa: PLC0415
 
     overrides = {
-        "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective, "seed": seed, "name": name
+        "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective,
+        "sampler": sampler, "seed": seed, "name": name,
     }  # fmt: skip
     parsed = specs.load(study, overrides)
     name = parsed.name

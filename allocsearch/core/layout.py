@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from statistics import fmean
 from typing import Final, Literal
 
 from allocsearch.core.allocation import BLOCK_KINDS, Sizes
@@ -104,6 +105,12 @@ class Layout:
         ranks = _ordered([point[names[0]] for names in self.ranks], self.part.rank.order)
         return [(ranks[r],) * (counts[c] if ranks[r] else 0) for r, c in zip(self.rank_group, self.count_group, strict=True)]
 
+    @property
+    def depths(self) -> dict[str, float]:
+        """For each dimension the mean relative depth of the layers that share it: 0 is the bottom, 1 the top."""
+        ranks = [(name, depth) for names, depth in zip(self.ranks, _depths(self.rank_group), strict=True) for name in names]
+        return dict([*zip(self.counts, _depths(self.count_group), strict=False), *ranks])  # without `experts` there are no counts
+
     def encode(self, layers: list[Sizes]) -> dict[str, int]:
         """Coordinates of per-layer sizes; what is not determined (the rank of a frozen stretch) takes its smallest listed value."""
         point: dict[str, int] = {}
@@ -117,6 +124,13 @@ class Layout:
             return point
         found = [max((sizes[0] for sizes in group if sizes), default=floor) for group in known]
         return point | dict(zip([names[0] for names in self.ranks], _ordered(found, self.part.rank.order), strict=True))
+
+
+def _depths(group_of_layer: tuple[int, ...]) -> list[float]:
+    """The mean relative depth of each group's layers: 0 is the bottom, 1 the top."""
+    top = max(1, len(group_of_layer) - 1)
+    members = [[layer for layer, group in enumerate(group_of_layer) if group == i] for i in range(group_of_layer[-1] + 1)]
+    return [fmean(layers) / top for layers in members]
 
 
 def _expert_ranks(layers: list[Sizes], num_ranks: int, *, floor: int) -> list[int]:

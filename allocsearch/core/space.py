@@ -67,6 +67,11 @@ class SearchSpace:
         """The coordinates of a point, in a fixed order."""
         return tuple(dimension for lay in self._layouts for dimension in lay.dimensions)
 
+    @cached_property
+    def depths(self) -> Mapping[str, float]:
+        """For each dimension the mean relative depth of the layers that share it: 0 is the bottom, 1 the top."""
+        return {name: depth for lay in self._layouts for name, depth in lay.depths.items()}
+
     @property
     def smallest(self) -> Point:
         """Every dimension at its first listed value."""

@@ -53,14 +53,18 @@ class Proposals:
         order = random.Random(f"{self.seed}/ladder/{round_}").sample(self.shares, len(self.shares))  # noqa: S311 - not a secret
         return order[position]
 
+    def target(self, number: int) -> Budget:
+        """The limits that trial `number` uses up."""
+        return self.budget.scaled(self.share(number))
+
     def projected(self, values: Mapping[str, float], number: int) -> dict[str, int]:
         """The canonical point with the shape of `values` that uses up trial `number`'s target."""
-        return self.space.project_point(self.space.snap(values), self.budget.scaled(self.share(number)))
+        return self.space.project_point(self.space.snap(values), self.target(number))
 
     def random(self, number: int, attempt: int = 0) -> dict[str, int]:
         """A random point projected onto trial `number`'s target; `attempt` gives further ones."""
         rng = random.Random(f"{self.seed}/{number}/{attempt}")  # noqa: S311 - not a secret
-        return self.space.project_point(self.space.sample(rng), self.budget.scaled(self.share(number)))
+        return self.space.project_point(self.space.sample(rng), self.target(number))
 
     def examples(self, count: int) -> list[dict[str, int]]:
         """Up to `count` different random points projected onto the whole budget: what a plan shows."""

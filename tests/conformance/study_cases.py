@@ -4,6 +4,7 @@ import math
 import threading
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from optuna.trial import TrialState
@@ -11,9 +12,10 @@ from optuna.trial import TrialState
 from allocsearch.backends.catalog import Catalog
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.trial import Failed, Lost, Measured, RungScore, SeedScore, Stopped
+from allocsearch.spec import Sampler
 from tests.conformance.toy import BASE, NARROW, ROUTING, ROWS, SHAPE, allocation, finish, measured, proposals_of, score_of
 
-SAMPLERS = ("tpe", "nsga2", "random")
+SAMPLERS = get_args(Sampler)
 RUNGS = (RungScore(0, 10, 0.5, 0.7), RungScore(0, 20, 0.625, 0.65))
 
 
@@ -24,7 +26,8 @@ def states(desk):
 
 class StudyCases:
     @pytest.mark.parametrize(
-        ("sampler", "objective"), [*((name, "pareto") for name in SAMPLERS), ("tpe", "accuracy"), ("tpe", "nll"), ("nsga2", "accuracy")]
+        ("sampler", "objective"),
+        [*((name, "pareto") for name in SAMPLERS), ("tpe", "accuracy"), ("tpe", "nll"), ("nsga2", "accuracy"), ("evolution", "nll")],
     )
     def test_the_target_is_reached_exactly(self, desk, sampler, objective):
         study = desk.create(sampler=sampler, objective=objective, trials=10)

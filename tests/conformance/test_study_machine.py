@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections import Counter
 from itertools import count
+from typing import get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from allocsearch.core.budget import Budget
 from allocsearch.core.trial import Failed, Lost, Measured, SeedScore, Stopped
+from allocsearch.spec import Sampler
 from tests import strategies as _  # noqa: F401 - loads the Hypothesis profile
 from tests.conformance.toy import ROWS, Desk, allocation, measured
 
@@ -23,7 +25,7 @@ _folder = tempfile.TemporaryDirectory(prefix="allocsearch-machine-")
 class StudyMachine(RuleBasedStateMachine):
     """What a study must look like is kept in four plain collections."""
 
-    @initialize(sampler=st.sampled_from(["tpe", "nsga2", "random"]), objective=st.sampled_from(["pareto", "accuracy"]))
+    @initialize(sampler=st.sampled_from(get_args(Sampler)), objective=st.sampled_from(["pareto", "accuracy"]))
     def create(self, sampler, objective):
         self.desk = Desk(f"sqlite:///{_folder.name}/studies.db", f"machine-{next(_names)}")
         limits = {"max_attempts": MAX_ATTEMPTS, "max_failed_share": 1.0}

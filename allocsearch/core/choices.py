@@ -1,0 +1,6 @@
+"""What a study may be set to, by name."""
+
+from typing import Literal
+
+Objective = Literal["pareto", "accuracy", "nll"]
+Sampler = Literal["tpe", "nsga2", "evolution", "quasi-random", "random"]
