@@ -15,6 +15,7 @@ from allocsearch.models import resolve
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import results
+from allocsearch.search.schedule import halving
 from allocsearch.spec import ConfirmationSpec, StudySpec
 from allocsearch.stages import Stages, StageTrial
 from allocsearch.training.finetune import ProxyEvaluator
@@ -70,7 +71,7 @@ class Run:
                 self._study.enqueue(scored.allocation, scored.name)
         self.pace = results.Pace()
         executor = executor_of(self.plan, self.record.num_missing, self._options, self._say)
-        for trial in executor.run(self._study, self._evaluator):
+        for trial in executor.run(self._study, self._evaluator, scheduler=halving(self.plan.spec)):
             if trial.outcome is not None:
                 self.pace.count()
             if isinstance(trial.outcome, Measured):

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from allocsearch import documents
 from allocsearch.core.budget import Budget
@@ -14,6 +14,7 @@ from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
+from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
@@ -33,6 +34,11 @@ __all__ = [
     "load",
     "load_space",
 ]
+
+
+def is_proposal(origin: str) -> bool:
+    """Whether a sampler proposed the trials of this origin; all others are warm starts, which serve as baselines."""
+    return origin in get_args(Sampler)
 
 
 class TaskSpec(Closed):
@@ -179,8 +185,16 @@ class StudySpec(Closed):
         "moa-default",
     )
     proxy: ProxySpec = ProxySpec()
+    scheduler: SchedulerSpec = SchedulerSpec()
     limits: LimitsSpec = LimitsSpec()
     confirmation: ConfirmationSpec = ConfirmationSpec()
+
+    @field_validator("scheduler")
+    @classmethod
+    def _has_rungs_to_stop_at(cls, scheduler: SchedulerSpec, info: ValidationInfo) -> SchedulerSpec:
+        if "proxy" in info.data:  # else the proxy's own mistake is told
+            scheduler.check(info.data["proxy"].rungs, num_steps=info.data["proxy"].num_steps)
+        return scheduler
 
     @model_validator(mode="before")
     @classmethod

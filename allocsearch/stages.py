@@ -6,14 +6,14 @@ those of the search. What is already there is not trained again: running the sta
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final, get_args
+from typing import Final
 
 from allocsearch.backends.catalog import CONFIRMATION, CONFIRMED, Catalog, Companion, StudyRecord
 from allocsearch.core.trial import Assignment, Measured, Trial
 from allocsearch.planning import Plan
 from allocsearch.search import results
 from allocsearch.search.finalists import finalists, fresh_seeds
-from allocsearch.spec import ConfirmationSpec, Sampler
+from allocsearch.spec import ConfirmationSpec, is_proposal
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.workplace import Options, Say, TooManyFailuresError, executor_of
 
@@ -61,7 +61,7 @@ class Stages:
 
     def _random_drafts(self, spec: ConfirmationSpec) -> list[Assignment]:
         study, proxy = self._record, self.plan.spec.proxy
-        proposed = sum(trial.origin in get_args(Sampler) for trial in study.trials)
+        proposed = sum(is_proposal(trial.origin) for trial in study.trials)
         wanted = proposed if spec.random_trials is None else spec.random_trials
         if study.spec.sampler == "random" and spec.random_trials is None:
             return []  # the search itself is that baseline

@@ -116,7 +116,7 @@ def trial_line(trial: Trial) -> str:
         case Measured() as measured:
             tail = f"accuracy {measured.accuracy:.3f}  NLL {measured.nll:.3f}  {measured.seconds:5.1f} s"
         case Stopped() as stopped:
-            tail = f"stopped at step {stopped.rungs[-1].step if stopped.rungs else 0}"
+            tail = "stopped" + "".join(f" at step {at.step}  accuracy {at.accuracy:.3f}  NLL {at.nll:.3f}" for at in stopped.rungs[-1:])
         case Failed() as failed:
             tail = f"failed: {failed.reason}"
         case _:

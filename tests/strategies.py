@@ -179,6 +179,8 @@ def assignments():
         rungs=st.lists(st.integers(1, 999), max_size=3).map(tuple),
         keep_weights=st.booleans(),
         score_base=st.booleans(),
+        params=st.integers(0, 10**12),
+        stoppable=st.booleans(),
     )
 
 

@@ -111,6 +111,9 @@ MISTAKES = {
     "a share above one": ("trials: 20", "ladder: [0.5, 2]", 25, "`ladder.1`: Input should be less than or equal to 1 (got 2)"),
     "seeds that repeat": ("seeds: [0, 1]", "seeds: [1, 1]", 31, "`seeds` must be distinct"),
     "rungs that fall": ("seeds: [0, 1]", "rungs: [9, 3]", 31, "`rungs` must be rising training steps, but got [9, 3]"),
+    "halving without rungs": ("trials: 20", "scheduler: {kind: halving}", 25, "`scheduler`: halving needs `proxy.rungs` below the proxy's 4 steps, but got []: for instance [2]"),
+    "halving by a share of one": ("trials: 20", "scheduler: {kind: halving, eta: 1}", 25, "`scheduler.eta`: Input should be greater than or equal to 2 (got 1)"),
+    "an unknown scheduler": ("trials: 20", "scheduler: {kind: asha}", 25, "`scheduler.kind`: Input should be 'none' or 'halving' (got 'asha')"),
     "choices that fall": ("choices: [2, 4]", "choices: [4, 2]", 21, "`choices` must be distinct whole numbers >= 0 in rising order, but got [4, 2]"),
     "a negative choice": ("choices: [2, 4]", "choices: [-2, 4]", 22, "`space.parts.ffn.rank.choices.0`: "),
     "rank 0 beside experts": ("choices: [2, 4]", "choices: [0, 4]", 13, "`rank >= 1` must hold where `experts` is searched"),
@@ -126,6 +129,26 @@ MISTAKES = {
     "a task of two kinds": ("  label_column: label", "  label_column: label\n  answer_column: x", 4, "either a `label_column` (choices) or an `answer_column`"),
     "a template without a column": ('"Review: {text}"', "Review", 4, "a template must show at least one column"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rungs", "first", "says"), [
+    ("[4, 9]", 4, "halving needs `proxy.rungs` below the proxy's 4 steps, but got [4, 9]: for instance [2]"),
+    ("[1, 3, 9]", 9, "`first_rung` must be one of the rungs 1, 3 below the proxy's 4 steps, but got 9: take the first whose ranks predict the end"),
+    ("[1, 3]", "~", "`first_rung` must be one of the rungs 1, 3 below the proxy's 4 steps, but got None: "),
+])  # fmt: skip
+def test_halving_wants_a_first_rung_that_is_reached(write, rungs, first, says):
+    changed = STUDY.replace("seeds: [0, 1]", f"rungs: {rungs}").replace("trials: 20", f"scheduler: {{kind: halving, first_rung: {first}}}")
+    with pytest.raises(InputError) as caught:
+        spec.load(str(write(changed)))
+    assert f", line 25: `scheduler`: {says}" in str(caught.value)
+
+
+def test_halving_is_off_unless_asked_for(write):
+    assert spec.load(str(write(STUDY))).scheduler.kind == "none"
+    on = STUDY.replace("seeds: [0, 1]", "rungs: [1, 3]").replace("trials: 20", "scheduler: {kind: halving, first_rung: 3}")
+    found = spec.load(str(write(on)))
+    assert (found.scheduler.eta, found.scheduler.first_rung) == (3, 3)
+    assert found.digest != spec.load(str(write(STUDY))).digest
 
 
 @pytest.mark.parametrize(("old", "new", "line", "says"), MISTAKES.values(), ids=MISTAKES)

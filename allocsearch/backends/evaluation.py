@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from allocsearch.core.ports import Evaluator, Report
-from allocsearch.core.trial import Assignment, Failed, Outcome
+from allocsearch.core.ports import Evaluator, Referee, Report
+from allocsearch.core.trial import Assignment, Failed, Outcome, RungScore
 
 _MAX_REASON: Final = 500
 
@@ -14,6 +14,15 @@ def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report) -> 
         return evaluator(assignment, report)
     except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
         return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON])
+
+
+def reporter(referee: Referee | None, assignment: Assignment) -> Report:
+    """What an evaluator calls at each rung: the referee hears of every trial and stops those that may be stopped."""
+
+    def report(rung: RungScore) -> bool:
+        return referee is None or referee.go_on(assignment.number, rung, params=assignment.params) or not assignment.stoppable
+
+    return report
 
 
 def limit_threads(threads: int) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from allocsearch.backends.evaluation import limit_threads, outcome_of
-from allocsearch.core.ports import Evaluator, Study
+from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
+from allocsearch.core.ports import Evaluator, Scheduler, Study
 from allocsearch.core.trial import Trial
 
 
@@ -12,8 +12,10 @@ class InlineExecutor:
 
     num_workers = 1
 
-    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
+    def run(self, study: Study, evaluator: Evaluator, *, scheduler: Scheduler | None = None) -> Iterator[Trial]:
         """Ask, evaluate, tell, on one thread like a worker of the local default."""
         limit_threads(1)
+        if scheduler is not None:
+            scheduler.replay(study.trials())
         while (assignment := study.ask()) is not None:
-            yield study.tell(assignment.number, outcome_of(evaluator, assignment, lambda _rung: True))
+            yield study.tell(assignment.number, outcome_of(evaluator, assignment, reporter(scheduler, assignment)))

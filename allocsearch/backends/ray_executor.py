@@ -20,10 +20,11 @@ from allocsearch.backends.ray_session import session  # before Ray: it sets what
 from ray import tune
 from ray.tune.search import Searcher
 
-from allocsearch.backends.evaluation import limit_threads, outcome_of
+from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
+from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
-from allocsearch.core.ports import Evaluator, Study
+from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
 
 _POLL_SECONDS: Final = 0.5
@@ -67,16 +68,19 @@ class RayExecutor:
         self.num_workers = resources.num_workers
         self._address = address
 
-    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
+    def run(self, study: Study, evaluator: Evaluator, *, scheduler: Scheduler | None = None) -> Iterator[Trial]:
         """Ask, evaluate on workers, tell; closing the iterator ends the workers at once and leaves their trials to a resume."""
         with (
             tempfile.TemporaryDirectory(prefix="allocsearch-", ignore_cleanup_errors=True) as folder,
             ExitStack() as after_the_session,
             session(num_cpus=self.resources.num_workers * self.resources.threads, address=self._address),
         ):
-            searcher = _StudySearcher(study)
+            host = _host(scheduler, study)
+            searcher = _StudySearcher(study, host)
             trainable = tune.with_resources(
-                tune.with_parameters(_Worker, evaluator=evaluator, threads=self.resources.threads),
+                tune.with_parameters(
+                    _Worker, evaluator=evaluator, threads=self.resources.threads, referee=None if host is None else host.referee
+                ),
                 {"cpu": self.resources.threads, "gpu": self.resources.gpus},
             )
             tuner = tune.Tuner(
@@ -100,6 +104,15 @@ class RayExecutor:
                 yield from searcher.told(fitting)
             finally:
                 searcher.stopper.stop()
+                if host is not None:
+                    host.close()
+
+
+def _host(scheduler: Scheduler | None, study: Study) -> RefereeHost | None:
+    if scheduler is None:
+        return None
+    scheduler.replay(study.trials())
+    return RefereeHost(scheduler)
 
 
 class _Stopper(tune.Stopper):
@@ -127,16 +140,18 @@ class _Stopper(tune.Stopper):
 class _StudySearcher(Searcher):
     """The Study port as Tune sees it. Made without a metric: Tune rejects results that lack a named one."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, host: RefereeHost | None) -> None:
         super().__init__()
         self.stopper = _Stopper()
         self.error: BaseException | None = None
-        self._study = study
+        self._study, self._host = study, host
         self._numbers: dict[str, int] = {}
         self._told: queue.SimpleQueue[Trial] = queue.SimpleQueue()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         try:
+            if self._host is not None:
+                self._host.keep_alive()
             assignment = None if self.stopper.stop_all() else self._study.ask()
         except BaseException as error:  # noqa: BLE001 - raised again in the driver's own thread
             self._fail(error)
@@ -154,7 +169,10 @@ class _StudySearcher(Searcher):
         if result is not None and "outcome" in result and not error:
             outcome = codec.outcome_from_json(json.loads(result["outcome"]))
         try:
-            self._told.put(self._study.tell(number, outcome))
+            trial = self._study.tell(number, outcome)
+            if self._host is not None:
+                self._host.hear(trial)
+            self._told.put(trial)
         except BaseException as problem:  # noqa: BLE001 - as above
             self._fail(problem)
 
@@ -190,9 +208,9 @@ class _StudySearcher(Searcher):
 class _Worker(tune.Trainable):
     """One worker process. A trial is a single step, and `reset_config` keeps the process for the next."""
 
-    def setup(self, config: dict[str, Any], *, evaluator: Evaluator, threads: int) -> None:
+    def setup(self, config: dict[str, Any], *, evaluator: Evaluator, threads: int, referee: Referee | None) -> None:
         limit_threads(threads)
-        self._evaluator = evaluator
+        self._evaluator, self._referee = evaluator, referee
         self._assignment = codec.assignment_from_json(config["assignment"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -200,7 +218,7 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = outcome_of(self._evaluator, self._assignment, lambda _rung: True)
+        outcome = outcome_of(self._evaluator, self._assignment, reporter(self._referee, self._assignment))
         # As text, since Tune flattens nested results.
         return {"outcome": json.dumps(codec.outcome_to_json(outcome)), "done": True}
 

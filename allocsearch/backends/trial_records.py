@@ -11,6 +11,7 @@ from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
 from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
+from allocsearch.spec import is_proposal
 
 _BASE: Final = "frozen_base"
 _MILLION: Final = 10**6
@@ -71,6 +72,8 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         rungs=tuple(attrs.get("rungs_planned", ())),
         keep_weights=attrs.get("keep_weights", True),
         split=attrs.get("split", "search"),
+        params=attrs["trainable_params"],
+        stoppable=is_proposal(attrs["origin"]),  # comparisons need the warm starts
     )
     total = Cost(attrs["trainable_params"], attrs["active_params"])
     return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))

@@ -33,6 +33,8 @@ def assignment_to_json(assignment: Assignment) -> dict[str, Any]:
         "keep_weights": assignment.keep_weights,
         "score_base": assignment.score_base,
         "split": assignment.split,
+        "params": assignment.params,
+        "stoppable": assignment.stoppable,
     }
 
 
@@ -47,6 +49,8 @@ def assignment_from_json(data: Mapping[str, Any]) -> Assignment:
         keep_weights=data["keep_weights"],
         score_base=data["score_base"],
         split=data["split"],
+        params=data["params"],
+        stoppable=data["stoppable"],
     )
 
 

@@ -26,6 +26,22 @@ class Study(Protocol):
         ...
 
 
+class Referee(Protocol):
+    """Says, at each rung, whether a trial goes on."""
+
+    def go_on(self, number: int, rung: RungScore, *, params: int) -> bool:
+        """Take in what trial `number`, of `params` trainable parameters, reports; False where it must end here."""
+        ...
+
+
+class Scheduler(Referee, Protocol):
+    """A referee's memory and rules: picklable, free of engines, and rebuilt from what the study holds."""
+
+    def replay(self, trials: Sequence[Trial]) -> None:
+        """Take in the rungs of ended trials; saying so twice changes nothing."""
+        ...
+
+
 class Evaluator(Protocol):
     """Trains and scores one assignment. Picklable and cheap to send: heavy state is loaded once per worker, on first use."""
 
@@ -37,8 +53,11 @@ class Evaluator(Protocol):
 class Executor(Protocol):
     """Decides where trials run."""
 
-    def run(self, study: Study, evaluator: Evaluator) -> Iterator[Trial]:
-        """Ask, evaluate and tell until `study.ask` has no more, yielding each trial as it ends."""
+    def run(self, study: Study, evaluator: Evaluator, *, scheduler: Scheduler | None = None) -> Iterator[Trial]:
+        """Ask, evaluate and tell until `study.ask` has no more, yielding each trial as it ends.
+
+        `scheduler` comes without reports, learns those that the study holds, and may then stop trials; None lets all run to their end.
+        """
         ...
 
 

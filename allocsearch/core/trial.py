@@ -18,7 +18,8 @@ class Assignment:
     """All that a worker needs to know. `number` is the trial's in its study; `rungs` are training steps at which to report.
 
     `split` names the rows that score it: a search never sees the test's. `score_base` asks for the frozen base's score too, which
-    costs a worker one more scoring.
+    costs a worker one more scoring. `params` (trainable) is what the rung scheduler sets against the score; a trial that is not
+    `stoppable` reports like any other and runs to its end.
     """
 
     number: int
@@ -29,6 +30,8 @@ class Assignment:
     keep_weights: bool = True
     score_base: bool = False
     split: Split = "search"
+    params: int = 0
+    stoppable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

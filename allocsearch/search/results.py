@@ -4,13 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from allocsearch.core import front
 from allocsearch.core.errors import InputError
 from allocsearch.core.front import Candidate
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
-from allocsearch.spec import Sampler
+from allocsearch.spec import is_proposal
 
 Pick = Literal["best", "knee", "smallest"]
 State = Literal["finished", "stopped", "failed", "running", "waiting"]
@@ -80,7 +80,7 @@ def picked(trials: Sequence[Trial], pick: Pick) -> Point:
 
 def baselines(trials: Sequence[Trial]) -> list[Point]:
     """The measured trials that no sampler proposed: uniform, published patterns, plain LoRA, scored allocations."""
-    return [point for point in points(trials) if point.trial.origin not in get_args(Sampler)]
+    return [point for point in points(trials) if not is_proposal(point.trial.origin)]
 
 
 def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 from optuna.trial import TrialState
 
-from allocsearch.core.trial import Failed, Measured, SeedScore
-from tests.conformance.toy import ROWS, allocation, evaluate, finish, measured
+from allocsearch.core.trial import Failed, Measured, SeedScore, Stopped
+from allocsearch.search import results
+from allocsearch.search.schedule import halving
+from allocsearch.views import front_json, status_json
+from tests.conformance.toy import ROWS, allocation, climb, evaluate, finish, measured
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,66 @@ class ExecutorCases:
         study = BrokenStudy(desk.create(trials=4), broken)
         with pytest.raises(ConnectionError, match="the database is gone"):
             list(executor.run(study, evaluate))
+
+    def test_halving_stops_what_is_worse_from_the_first_rung_on(self, desk, executor):
+        """Of the warm start, which is bad too, nothing is stopped; and a baseline's reports count like any other's."""
+        study = desk.create(trials=14, proxy={"seeds": [4, 2], "rungs": [5, 10, 20]}, scheduler=HALVING, objective="nll")
+        study.enqueue(allocation("attn:2x5*4"), "published")
+        told = list(executor.run(study, Climbing((0, 3, 5, 7, 9, 11, 13)), scheduler=halving(desk.spec)))
+        stopped = {trial.number: trial.outcome for trial in told if isinstance(trial.outcome, Stopped)}
+        assert {9, 11, 13} <= stopped.keys() <= {3, 5, 7, 9, 11, 13}
+        assert {outcome.rungs[-1].step for outcome in stopped.values()} == {10}
+        assert {rung.seed for outcome in stopped.values() for rung in outcome.rungs} == {4}
+        assert states(desk) == {TrialState.PRUNED: len(stopped), TrialState.COMPLETE: 14 - len(stopped)}
+        assert {trial.number: trial.outcome for trial in desk.record().trials if trial.number in stopped} == stopped
+
+    def test_stopped_trials_enter_neither_the_front_nor_a_comparison(self, desk, executor):
+        """Their last accuracy was higher than any trial's in the end."""
+        study = desk.create(trials=14, proxy={"rungs": [10]}, scheduler=HALVING, ladder=[0.5, 1.0])
+        told = list(executor.run(study, Climbing((3, 5, 7, 9, 11, 13)), scheduler=halving(desk.spec)))
+        stopped = {trial.number for trial in told if isinstance(trial.outcome, Stopped)}
+        assert stopped
+        record, stored = desk.record(), desk.stored()
+        assert record.num_missing == 0
+        assert status_json(record)["counts"] == {
+            "finished": 14 - len(stopped),
+            "stopped": len(stopped),
+            "failed": 0,
+            "running": 0,
+            "waiting": 0,
+        }
+        seen = [*results.points(record.trials), *results.pareto(record.trials), *results.baselines(record.trials)]
+        seen += [results.picked(record.trials, pick) for pick in ("best", "knee", "smallest")]
+        assert stopped.isdisjoint(point.trial.number for point in seen)
+        assert stopped.isdisjoint(point["trial"] for point in front_json(record)["points"])
+        assert stopped.isdisjoint(trial.number for trial in stored.best_trials)
+        for number in stopped:
+            assert stored.trials[number].state == TrialState.PRUNED
+            assert (stored.trials[number].values, stored.trials[number].intermediate_values) == (None, {})
+
+    def test_a_resumed_search_judges_by_the_rungs_in_the_study(self, desk, executor):
+        """Seven reports decide, and six trials run after the resume."""
+        changes = {"proxy": {"rungs": [10]}, "objective": "nll", "scheduler": {**HALVING, "eta": 7}}
+        first = desk.create(trials=8, **changes)
+        list(executor.run(first, Climbing(()), scheduler=halving(desk.spec)))
+        again = desk.open()
+        again.num_trials = 14
+        told = list(executor.run(again, Climbing((10, 11)), scheduler=halving(desk.spec)))
+        assert len(told) == 6
+        assert {10, 11} <= {trial.number for trial in told if isinstance(trial.outcome, Stopped)}
+
+
+HALVING = {"kind": "halving", "eta": 3, "first_rung": 10}
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """Reports at rungs, badly for some trials."""
+
+    bad: tuple[int, ...]
+
+    def __call__(self, assignment, report):
+        return climb(assignment, report, bad=assignment.number in self.bad)
 
 
 class BrokenStudy:

@@ -1,8 +1,10 @@
 """The Executor cases inline and on a real Ray session, and what only processes can show."""
 
+import contextlib
 import ipaddress
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from optuna.trial import TrialState
 
 from allocsearch.backends.inline_executor import InlineExecutor
 from allocsearch.core.errors import InputError
-from tests.conformance.executor_cases import ExecutorCases, states
-from tests.conformance.toy import measured
+from allocsearch.core.trial import RungScore, Stopped
+from allocsearch.search.schedule import halving
+from tests.conformance.executor_cases import HALVING, ExecutorCases, states
+from tests.conformance.toy import climb, measured
 
 
 @pytest.fixture
@@ -50,6 +54,51 @@ class Deadly:
         return measured(assignment)
 
 
+@dataclass(frozen=True)
+class DeadlyAtARung:
+    """Kills its own process in trial 5, after its first report; odd trials are bad."""
+
+    folder: Path
+
+    def __call__(self, assignment, report):
+        def fatal(rung):
+            go_on = report(rung)
+            mark = self.folder / "killed"
+            if assignment.number == 5 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return go_on
+
+        return climb(assignment, fatal, bad=assignment.number % 2 == 1)
+
+
+def _kill_the_referee():
+    """From a worker, as a node's death would; returns once it is dead."""
+    import ray
+    from ray.exceptions import RayError
+
+    (name,) = [name for name in ray.util.list_named_actors() if name.startswith("allocsearch-referee-")]
+    actor = ray.get_actor(name)
+    ray.kill(actor)
+    with contextlib.suppress(RayError):
+        while True:
+            ray.get(actor.ping.remote())
+
+
+def killing_the_referee(assignment, report):
+    """In trial 8, before it reports. The trials from 11 on are bad."""
+    if assignment.number == 8:
+        _kill_the_referee()
+    return climb(assignment, report, bad=assignment.number > 10)
+
+
+def killing_every_referee(assignment, report):
+    """Each trial finds none."""
+    with contextlib.suppress(ValueError):  # the other worker's trial has killed it already
+        _kill_the_referee()
+    return climb(assignment, report, bad=assignment.number % 2 == 1)
+
+
 class Loading:
     """Loads something heavy on first use, as the real evaluator does."""
 
@@ -82,6 +131,42 @@ class TestRay(ExecutorCases):
         assert study.trials()[2].outcome.reason == "its worker died 2 times, last: its worker process ended without a result"
         assert sorted(trial.number for trial in told if trial.outcome is not None) == [0, 1, 2, 3, 4]
 
+    def test_a_worker_that_is_killed_between_rungs_reports_again(self, desk, executor, tmp_path):
+        study = desk.create(trials=10, proxy={"rungs": [5, 10]}, objective="nll", scheduler={**HALVING, "first_rung": 5})
+        list(executor.run(study, DeadlyAtARung(tmp_path), scheduler=halving(desk.spec)))
+        trials = desk.record().trials
+        assert [trial.attempt for trial in trials] == [1] * 5 + [2] + [1] * 4
+        assert states(desk) == {TrialState.PRUNED: len(_stopped(trials)), TrialState.COMPLETE: 10 - len(_stopped(trials))}
+        assert {7, 9} <= _stopped(trials) <= {1, 3, 5, 7, 9}
+        assert len({rung.step for rung in trials[5].outcome.rungs}) == len(trials[5].outcome.rungs)
+
+    def test_a_dead_referee_is_replaced_by_one_that_knows_what_the_study_holds(self, desk, executor, capfd):
+        """Nine reports decide, and eight trials run after its death."""
+        study = desk.create(trials=16, proxy={"rungs": [10]}, objective="nll", scheduler={**HALVING, "eta": 9})
+        list(executor.run(study, killing_the_referee, scheduler=halving(desk.spec)))
+        assert {13, 14, 15} <= _stopped(desk.record().trials) <= {11, 12, 13, 14, 15}
+        assert sum(states(desk).values()) == 16
+        assert capfd.readouterr() == ("", "")
+
+    def test_no_trial_is_lost_where_there_is_no_referee(self, desk, executor):
+        from allocsearch.backends.ray_referee import RayReferee
+
+        assert RayReferee("nobody").go_on(0, RungScore(0, 10, 0.5, 0.5), params=1)
+        study = desk.create(trials=6, proxy={"rungs": [10]}, objective="nll", scheduler=HALVING)
+        list(executor.run(study, killing_every_referee, scheduler=halving(desk.spec)))
+        assert sum(states(desk).values()) == 6
+        assert states(desk).keys() <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+    def test_no_referee_outlives_its_run(self, desk, executor):
+        import ray
+
+        study = desk.create(trials=3, proxy={"rungs": [10]}, scheduler=HALVING)
+        list(executor.run(study, killing_the_referee, scheduler=halving(desk.spec)))
+        deadline = time.monotonic() + 30
+        while ray.util.list_named_actors() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ray.util.list_named_actors() == []
+
     def test_workers_keep_what_they_loaded_and_say_nothing_on_the_terminal(self, desk, executor, capfd):
         study = desk.create(trials=5)
         workers = {trial.outcome.worker for trial in executor.run(study, Loading())}
@@ -110,6 +195,10 @@ class TestRay(ExecutorCases):
         for command in commands:
             if any("dashboard/dashboard.py" in word for word in command):
                 assert {"--minimal", "--disable-frontend", "--modules-to-load=UsageStatsHead"} <= set(command)
+
+
+def _stopped(trials):
+    return {trial.number for trial in trials if isinstance(trial.outcome, Stopped)}
 
 
 def test_a_ray_client_address_is_refused():

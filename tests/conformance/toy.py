@@ -8,7 +8,7 @@ from allocsearch.backends.catalog import Catalog
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.geometry import ModelShape, Routing, Site
-from allocsearch.core.trial import Measured, SeedScore
+from allocsearch.core.trial import Measured, RungScore, SeedScore, Stopped
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import StudySpec
 
@@ -57,6 +57,16 @@ def measured(assignment, **changes):
 
 def evaluate(assignment, report):
     return measured(assignment)
+
+
+def climb(assignment, report, *, bad):
+    """Reports at each rung an accuracy that no trial ends with, and a NLL that is far worse where `bad`, else better than all before."""
+    rungs = []
+    for step in assignment.rungs:
+        rungs.append(RungScore(assignment.seeds[0], step, 1.0, (2.0 if bad else 1.0) - assignment.number / 1000))
+        if not report(rungs[-1]):
+            return Stopped(tuple(rungs), 0.25, "here")
+    return measured(assignment, rungs=tuple(rungs))
 
 
 @dataclass
