@@ -13,7 +13,7 @@ from allocsearch.moelora.balance import Ledger
 from allocsearch.moelora.block import BlockRouter, Cell, ParallelExperts, RouterSpec
 from allocsearch.moelora.initial import expert_rows, fill_rows, router_rows
 from allocsearch.moelora.prompt import PromptExperts, PromptSpec
-from allocsearch.moelora.stacked import Fixed, Stack, stacked_experts
+from allocsearch.moelora.stacked import Fixed, Slice, Stack, stacked_experts
 
 MERGE_REFUSED = (
     "an adapter must not depend on its input to be merged, but a router weighs these experts anew for every token: keep the adapter apart"
@@ -75,6 +75,7 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
         self.moelora_index = BufferDict(persistent=False)
         self.moelora_dropout = nn.ModuleDict()
         self.placements: dict[str, Placement] = {}
+        self.slices: dict[str, Slice | None] = {}  # of adapters that act as smaller ones; None: as one without experts here
         self.ledger = ledger
         self.attention_config: Any = None
         self.merged_adapters: list[str] = []
@@ -90,6 +91,7 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
         # Float32 masters whatever the base is in; a float64 base gets float64.
         made: dict[str, Any] = {"device": device, "dtype": torch.promote_types(base_dtype, torch.float32) if floating else torch.float32}
         self.placements[adapter_name] = placement
+        self.slices.pop(adapter_name, None)
         if placement.stack is not None:
             self._add_stack(adapter_name, placement.stack, made)
         if placement.block is not None:
@@ -142,7 +144,7 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
         for name in self._names_at_work():
             here = self.placements[name]
             gates = None if here.block is None else self._fill_cell(x, name, here.block)
-            if here.stack is not None:
+            if here.stack is not None and self.slices.get(name, here.stack) is not None:
                 output = self._add_experts(output, x, name, gates)
             if here.block is not None and here.block.adds_parallel:
                 assert here.block.cell.parallel is not None, "the FFN's first linear must run before its last"
@@ -168,10 +170,14 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
     def _add_experts(self, output: Tensor, x: Tensor, name: str, gates: Tensor | None) -> Tensor:
         here = self.placements[name]
         assert here.stack is not None
-        w_in, w_out = self.moelora_in[name], self.moelora_out[name]
-        book = self.ledger.book(self, name) if here.balanced and self.training and w_in.requires_grad else None
+        w_in, w_out, stack, index = self.moelora_in[name], self.moelora_out[name], here.stack, self.moelora_index[name]
+        part = self.slices.get(name)
+        if part is not None:
+            stack, index, (w_in, w_out) = part.stack, part.index, part.weights(w_in, w_out)
+        balanced = here.balanced and stack.num_experts > 1
+        book = self.ledger.book(self, name) if balanced and self.training and w_in.requires_grad else None
         dropped = self.moelora_dropout[name](x) if here.dropout and self.training else None
-        fixed = Fixed(here.stack, self.moelora_index[name], counted=book is not None, mask=None if book is None else book.mask(x))
+        fixed = Fixed(stack, index, counted=book is not None, mask=None if book is None else book.mask(x))
         mixture = stacked_experts(output, x, dropped, weights=(w_in, w_out), fixed=fixed, gates=gates)
         if book is None or mixture.probability_sum is None or mixture.num_chosen is None:
             return mixture.output

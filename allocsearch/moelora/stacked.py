@@ -60,6 +60,20 @@ class Stack:
         return torch.tensor([*owners, *self.ranks], dtype=torch.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A smaller stack within the weights of a larger one: its rows of Wᵢₙ, its columns of Wₒᵤₜ, and its own `Stack.index()`."""
+
+    stack: Stack
+    rows: Tensor
+    columns: Tensor
+    index: Tensor
+
+    def weights(self, w_in: Tensor, w_out: Tensor) -> tuple[Tensor, Tensor]:
+        """The smaller stack's Wᵢₙ and Wₒᵤₜ."""
+        return w_in.index_select(0, self.rows), w_out.index_select(1, self.columns)
+
+
 class Mixture(NamedTuple):
     """The output, and of routed linears that are asked for it: Σ over tokens of each expert's probability, and how often it was chosen."""
 

@@ -29,6 +29,7 @@ from allocsearch.training.collate import EncodedExample, collate, encode
 from allocsearch.training.evaluate import score
 from allocsearch.training.examples import Example, Task
 from allocsearch.training.likelihood import completion_loss
+from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches, select
 from allocsearch.training.tasks import load_task
 
@@ -186,7 +187,7 @@ class _Adapted:
         if not parameters:
             return  # a frozen allocation has nothing to train
         optimiser = torch.optim.AdamW(parameters, lr=proxy.learning_rate, weight_decay=proxy.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_then_decay(proxy))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_up_then_decay(proxy.num_steps, proxy.warmup_share))
         encoded = bench.train_encoded(self._seed)
         self.model.train()
         order = batches(len(encoded), proxy.batch_size, seed=self._seed, num_steps=proxy.num_steps)
@@ -216,14 +217,3 @@ class _Adapted:
         with watch_routers(self.model) as watched:
             scored = self.score()
         return scored, router_statistics(self.model, watched)
-
-
-def _warm_up_then_decay(proxy: ProxySpec) -> Callable[[int], float]:
-    """Linear up over the first share of the steps, then linear down to zero after the last."""
-    total = proxy.num_steps
-    warm = max(1, round(total * proxy.warmup_share)) if proxy.warmup_share else 0
-
-    def factor(step: int) -> float:
-        return (step + 1) / warm if step < warm else (total - step) / max(1, total - warm)
-
-    return factor
