@@ -8,6 +8,7 @@ from typing import Any, Final
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
+from allocsearch.core.allocation import Allocation
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
@@ -16,12 +17,15 @@ from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import results
 from allocsearch.search.schedule import halving
+from allocsearch.search.transfer import Transferred, transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
 from allocsearch.stages import Stages, StageTrial
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, only_driver, prepare, versions
 
 _SCORED: Final = "scored_starts"
+_TRANSFERRED: Final = "transferred_starts"
+_NUM_TRANSFERRED: Final = 5
 
 
 class Run:
@@ -63,12 +67,8 @@ class Run:
         """
         if self.record.num_missing == 0:
             return  # no engine is started for nothing
-        for start in self.plan.starts:
-            self._study.enqueue(start.allocation, start.name)  # those that the study has already are passed over
-        for data in self.record.attrs.get(_SCORED, [])[: max(0, self.plan.spec.trials - len(self.plan.starts))]:
-            scored = ScoredStart.from_json(data)  # computed when the study was made
-            if scored.allocation is not None:
-                self._study.enqueue(scored.allocation, scored.name)
+        for name, allocation in self._starts()[: self.plan.spec.trials]:
+            self._study.enqueue(allocation, name)  # those that the study has already are passed over
         self.pace = results.Pace()
         executor = executor_of(self.plan, self.record.num_missing, self._options, self._say)
         for trial in executor.run(self._study, self._evaluator, scheduler=halving(self.plan.spec)):
@@ -83,6 +83,14 @@ class Run:
             )
         if self._study.failure_report is not None:
             raise TooManyFailuresError(self._study.failure_report)
+
+    def _starts(self) -> list[tuple[str, Allocation]]:
+        """Published patterns, then what an earlier study found, then scored allocations; the last two as computed at the beginning."""
+        attrs = self.record.attrs
+        published = [(start.name, start.allocation) for start in self.plan.starts]
+        earlier = [(start.name, start.allocation) for start in map(Transferred.from_json, attrs.get(_TRANSFERRED, []))]
+        scores = map(ScoredStart.from_json, attrs.get(_SCORED, []))
+        return published + earlier + [(score.name, score.allocation) for score in scores if score.allocation is not None]
 
     def confirm(self) -> Iterator[StageTrial]:
         """What follows the search: see `Stages.confirm`."""
@@ -115,10 +123,11 @@ def start(
     catalog = Catalog(options.storage)
     if name in catalog.names():
         raise _exists(catalog.record(name), spec)
+    earlier = _transferred(planned, catalog)
     evaluator, digests = prepare(spec, name, options, say)
     with only_driver(catalog.url, name):
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
-        attrs = {**digests, **made, _SCORED: _scored(planned, evaluator.model, say)}
+        attrs = {**digests, **made, _TRANSFERRED: earlier, _SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
         yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, options=options, say=say)
 
@@ -196,6 +205,15 @@ def _scored(planned: Plan, model: str, say: Say) -> list[dict[str, Any]]:
         found = "the budget has no room for it" if start.allocation is None else str(start.allocation)
         say(f"warm start {start.name} ({start.seconds:.1f} s): {found}")
     return [start.to_json() for start in starts]
+
+
+def _transferred(planned: Plan, catalog: Catalog) -> list[dict[str, str]]:
+    """The starts from an earlier study, to be stored: that study may go on, or go away."""
+    if planned.spec.warm_from is None:
+        return []
+    earlier = catalog.record(planned.spec.warm_from)
+    found = transferred(earlier.trials, planned.proposals, study=earlier.name, count=min(_NUM_TRANSFERRED, planned.spec.trials))
+    return [start.to_json() for start in found]
 
 
 def _exists(record: StudyRecord, spec: StudySpec) -> InputError:

@@ -184,6 +184,8 @@ class StudySpec(Closed):
         "lora",
         "moa-default",
     )
+    # A study in the same storage whose best allocations are tried first, fitted to this model's depth and to this budget.
+    warm_from: str | None = None
     proxy: ProxySpec = ProxySpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     limits: LimitsSpec = LimitsSpec()

@@ -22,6 +22,7 @@ def run(
     sampler: Annotated[Sampler | None, typer.Option(help="Who proposes allocations.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study. Default: the spec's.")] = None,
+    warm_from: Annotated[str | None, typer.Option(help="An earlier study in the storage; its best allocations are tried first.")] = None,
     workers: Workers = None,
     storage: Storage = None,
     address: Address = None,
@@ -36,7 +37,7 @@ def run(
 
     overrides = {
         "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective,
-        "sampler": sampler, "seed": seed, "name": name,
+        "sampler": sampler, "seed": seed, "name": name, "warm_from": warm_from,
     }  # fmt: skip
     parsed = specs.load(study, overrides)
     name = parsed.name

@@ -110,6 +110,19 @@ class SearchSpace:
             raise InputError(f"space {self.template.name!r} cannot express the allocation {allocation}")
         return point
 
+    def nearest(self, allocation: Allocation) -> dict[str, int]:
+        """A canonical point close to `allocation`: its own, where the space expresses it, else what its groups have at most, snapped.
+
+        Raises:
+            InputError: where the allocation has another depth.
+        """
+        if len(allocation) != self.shape.num_layers:
+            raise InputError(f"an allocation must have {self.shape.num_layers} layers here, but got {len(allocation)}")
+        point: dict[str, int] = {}
+        for lay in self._layouts:
+            point |= lay.encode([max((plan.sizes(name) for name in lay.selectors), default=(), key=sum) for plan in allocation])
+        return self.snap({name: float(value) for name, value in point.items()})
+
     def expresses(self, allocation: Allocation) -> bool:
         """Whether some point stands for `allocation`."""
         try:

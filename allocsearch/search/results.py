@@ -79,8 +79,8 @@ def picked(trials: Sequence[Trial], pick: Pick) -> Point:
 
 
 def baselines(trials: Sequence[Trial]) -> list[Point]:
-    """The measured trials that no sampler proposed: uniform, published patterns, plain LoRA, scored allocations."""
-    return [point for point in points(trials) if not is_proposal(point.trial.origin)]
+    """The measured trials that nobody searched for: uniform, published patterns, plain LoRA, scored allocations."""
+    return [point for point in points(trials) if not is_proposal(point.trial.origin) and ":" not in point.trial.origin]
 
 
 def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:

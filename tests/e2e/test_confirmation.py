@@ -56,3 +56,18 @@ def test_more_seeds_are_added_and_none_is_repeated(cli, confirmed):
     assert len(trials) == before * 3 // 2
     done = Counter((trial.user_attrs["allocation"], *trial.user_attrs["seeds"]) for trial in trials)
     assert set(done.values()) == {1}
+
+
+def test_an_earlier_study_warms_up_a_new_one(cli, confirmed, write_study):
+    earlier = {point["allocation"] for point in confirmed["points"]}
+    study = write_study(cli.home / "second.yaml", name="second", trials=5, warm_starts=["uniform"], budget="10K-params")
+    cli("run", study, "--warm-from", "tiny", "--inline")
+    origins = [trial.user_attrs["origin"] for trial in _stored(cli, "second")]
+    assert origins[0] == "uniform"
+    assert origins[1].startswith("from:tiny/")
+    assert all(trial.params for trial in _stored(cli, "second")[1:]), "the sampler learns from what was transferred"
+    assert {trial.user_attrs["trainable_params"] <= 10_000 for trial in _stored(cli, "second")} == {True}
+    assert earlier
+    compared = cli.json("compare", "second")
+    assert {one["baseline"]["origin"] for one in compared["comparisons"]} <= {"uniform"}
+    cli("run", study, "--name", "third", "--warm-from", "nowhere", "--inline", code=2)
