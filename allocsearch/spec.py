@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -34,11 +34,6 @@ __all__ = [
     "load",
     "load_space",
 ]
-
-
-def is_proposal(origin: str) -> bool:
-    """Whether a sampler proposed the trials of this origin; all others are warm starts, which serve as baselines."""
-    return origin in get_args(Sampler)
 
 
 class TaskSpec(Closed):

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from allocsearch.backends.catalog import CONFIRMATION, CONFIRMED, Catalog, Companion, StudyRecord
+from allocsearch.core.origins import is_proposal
 from allocsearch.core.trial import Assignment, Measured, Trial
 from allocsearch.planning import Plan
 from allocsearch.search import results
 from allocsearch.search.finalists import finalists, fresh_seeds
-from allocsearch.spec import ConfirmationSpec, is_proposal
+from allocsearch.spec import ConfirmationSpec
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.workplace import Options, Say, TooManyFailuresError, executor_of
 

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
+from allocsearch.core.origins import is_proposal
 from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
-from allocsearch.spec import is_proposal
 
 _BASE: Final = "frozen_base"
 _MILLION: Final = 10**6

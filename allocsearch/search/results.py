@@ -9,8 +9,8 @@ from typing import Literal
 from allocsearch.core import front
 from allocsearch.core.errors import InputError
 from allocsearch.core.front import Candidate
+from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
-from allocsearch.spec import is_proposal
 
 Pick = Literal["best", "knee", "smallest"]
 State = Literal["finished", "stopped", "failed", "running", "waiting"]
@@ -80,7 +80,7 @@ def picked(trials: Sequence[Trial], pick: Pick) -> Point:
 
 def baselines(trials: Sequence[Trial]) -> list[Point]:
     """The measured trials that nobody searched for: uniform, published patterns, plain LoRA, scored allocations."""
-    return [point for point in points(trials) if not is_proposal(point.trial.origin) and ":" not in point.trial.origin]
+    return [point for point in points(trials) if is_baseline(point.trial.origin)]
 
 
 def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:

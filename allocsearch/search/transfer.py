@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.errors import InputError
+from allocsearch.core.origins import FROM_EARLIER
 from allocsearch.core.trial import Trial
 from allocsearch.search.finalists import finalists
 from allocsearch.search.proposals import Proposals
-
-ORIGIN: Final = "from"
-"""What the origin of a transferred trial starts with. It is no baseline: it was searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def transferred(trials: Sequence[Trial], proposals: Proposals, *, study: str, co
         near = space.nearest(stretched(point.trial.assignment.allocation, space.shape.num_layers))
         share = min(proposals.shares, key=lambda share, own=point.trial.share: (abs(share - own), share))  # type: ignore[misc]
         allocation = space.decode(space.project_point(near, proposals.budget.scaled(share)))
-        fitted.setdefault(allocation, Transferred(f"{ORIGIN}:{study}/{point.trial.number}", allocation))
+        fitted.setdefault(allocation, Transferred(f"{FROM_EARLIER}{study}/{point.trial.number}", allocation))
     return list(fitted.values())
 
 
