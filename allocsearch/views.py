@@ -145,6 +145,8 @@ def plan_json(plan: "Plan", *, seconds: float | None, name: str, workers: int) -
         "trials": spec.trials,
         "seeds": list(spec.proxy.seeds),
         "steps": spec.proxy.num_steps,
+        "rungs": list(spec.proxy.rungs),
+        "scheduler": spec.scheduler.model_dump(mode="json"),
         "workers": workers,
         "estimated_seconds": seconds,
         "warm_starts": [
