@@ -8,18 +8,22 @@ from typing import Any, Final
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
+from allocsearch.beside import MADE_WITH, Beside, StageTrial
+from allocsearch.calibrating import calibration_of
 from allocsearch.core.allocation import Allocation
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
 from allocsearch.models import resolve
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
-from allocsearch.search import results
+from allocsearch.search import recommendation, results
+from allocsearch.search.recommendation import warning
 from allocsearch.search.schedule import halving
 from allocsearch.search.transfer import Transferred, transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
-from allocsearch.stages import Stages, StageTrial
+from allocsearch.stages import Stages
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, only_driver, prepare, versions
 
@@ -50,7 +54,8 @@ class Run:
         self.name, self.record, self.plan = record.name, record, plan_
         self.pace = results.Pace()
         self._evaluator, self._options, self._say = evaluator, options, say
-        self._stages = Stages(catalog, plan_, record.name, evaluator, options, say)
+        made_with = {key: record.attrs[key] for key in MADE_WITH if key in record.attrs}
+        self._stages = Stages(Beside(catalog, plan_, record.name, evaluator, options, say, made_with))
         self._confirmation = confirmation or record.confirmation
         self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
 
@@ -124,6 +129,7 @@ def start(
     if name in catalog.names():
         raise _exists(catalog.record(name), spec)
     earlier = _transferred(planned, catalog)
+    _warn(catalog, spec, say)
     evaluator, digests = prepare(spec, name, options, say)
     with only_driver(catalog.url, name):
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
@@ -214,6 +220,18 @@ def _transferred(planned: Plan, catalog: Catalog) -> list[dict[str, str]]:
     earlier = catalog.record(planned.spec.warm_from)
     found = transferred(earlier.trials, planned.proposals, study=earlier.name, count=min(_NUM_TRANSFERRED, planned.spec.trials))
     return [start.to_json() for start in found]
+
+
+def _warn(catalog: Catalog, spec: StudySpec, say: Say) -> None:
+    """One line where a calibration of this study says that its plan cannot resolve what it looks for."""
+    measured = calibration_of(catalog, spec)
+    if measured is None:
+        return
+    metric: Metric = "nll" if spec.objective == "nll" else "accuracy"
+    rungs = spec.proxy.rungs if spec.scheduler.kind != "none" else ()
+    line = warning(recommendation.Plan(len(spec.proxy.seeds), spec.proxy.search_rows, rungs, metric), measured)
+    if line is not None:
+        say(f"note: {line}")
 
 
 def _exists(record: StudyRecord, spec: StudySpec) -> InputError:

@@ -8,40 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from allocsearch.backends.catalog import CONFIRMATION, CONFIRMED, Catalog, Companion, StudyRecord
+from allocsearch.backends.catalog import CONFIRMATION, CONFIRMED, Catalog, StudyRecord
+from allocsearch.beside import Beside, StageTrial
 from allocsearch.core.origins import is_proposal
 from allocsearch.core.trial import Assignment, Measured, Trial
-from allocsearch.planning import Plan
 from allocsearch.search import results
 from allocsearch.search.finalists import finalists, fresh_seeds
 from allocsearch.spec import ConfirmationSpec
-from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import Options, Say, TooManyFailuresError, executor_of
 
 _ANOTHER_SEED: Final = 1_000_003
 """Random baselines are drawn apart from the random proposals of the search."""
 
 
 @dataclass(frozen=True)
-class StageTrial:
-    """A trial of a stage as it ends; `done` of `total` of the stage have ended by now."""
-
-    stage: Companion
-    trial: Trial
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Stages:
     """The stages of one study, on one machine."""
 
-    catalog: Catalog
-    plan: Plan
-    name: str
-    evaluator: ProxyEvaluator
-    options: Options
-    say: Say
+    beside: Beside
 
     def confirm(self, spec: ConfirmationSpec) -> Iterator[StageTrial]:
         """Train what `spec` wants of this study's allocations, and yield each trial as it ends.
@@ -51,23 +34,24 @@ class Stages:
         """
         if spec.candidates == 0 or not results.points(self._record.trials):
             return
-        self.catalog.note(self.name, CONFIRMATION, spec.model_dump(mode="json"))  # so that a resume knows what was asked for
-        yield from self._run("random", [(draft, "random") for draft in self._random_drafts(spec)])
-        yield from self._run("confirmation", self._confirmation_drafts(spec))
-        self.catalog.note(self.name, CONFIRMED, spec.model_dump(mode="json"))
+        # So that a resume knows what was asked for.
+        self.beside.catalog.note(self.beside.name, CONFIRMATION, spec.model_dump(mode="json"))
+        yield from self.beside.run("random", [(draft, "random") for draft in self._random_drafts(spec)])
+        yield from self.beside.run("confirmation", self._confirmation_drafts(spec))
+        self.beside.catalog.note(self.beside.name, CONFIRMED, spec.model_dump(mode="json"))
 
     @property
     def _record(self) -> StudyRecord:
-        return self.catalog.record(self.name)
+        return self.beside.catalog.record(self.beside.name)
 
     def _random_drafts(self, spec: ConfirmationSpec) -> list[Assignment]:
-        study, proxy = self._record, self.plan.spec.proxy
+        study, proxy = self._record, self.beside.plan.spec.proxy
         proposed = sum(is_proposal(trial.origin) for trial in study.trials)
         wanted = proposed if spec.random_trials is None else spec.random_trials
         if study.spec.sampler == "random" and spec.random_trials is None:
             return []  # the search itself is that baseline
-        proposals = replace(self.plan.proposals, seed=study.spec.seed + _ANOTHER_SEED)
-        space, drafts = self.plan.space, list[Assignment]()
+        proposals = replace(self.beside.plan.proposals, seed=study.spec.seed + _ANOTHER_SEED)
+        space, drafts = self.beside.plan.space, list[Assignment]()
         for number in range(wanted):
             allocation = space.decode(proposals.random(number))
             drafts.append(Assignment(number, allocation, space.routing, proxy.seeds, keep_weights=False))
@@ -87,28 +71,8 @@ class Stages:
         ]
 
     def _best_random(self) -> list[results.Point]:
-        beside = self.catalog.companion(self.name, "random")
+        beside = self.beside.catalog.companion(self.beside.name, "random")
         return [] if beside is None or not results.points(beside.trials) else [results.picked(beside.trials, "best")]
-
-    def _run(self, kind: Companion, drafts: list[tuple[Assignment, str]]) -> Iterator[StageTrial]:
-        if not drafts:
-            return
-        record = self._record
-        attrs = {key: record.attrs[key] for key in ("versions", "shape_digest", "task_digest", "model_digest") if key in record.attrs}
-        study = self.catalog.open_companion(self.name, kind, record.spec, self.plan.proposals, attrs)
-        for draft, origin in drafts:
-            study.enqueue_assignment(draft, origin)
-        missing = [trial for trial in study.trials() if trial.outcome is None]
-        if not missing:
-            return
-        self.say(f"{kind}: {len(missing)} trainings")
-        executor = executor_of(self.plan, len(missing), self.options, self.say)
-        done = 0
-        for trial in executor.run(study, replace(self.evaluator, prefix=f"{self.name}-{kind}")):
-            done += trial.outcome is not None
-            yield StageTrial(kind, trial, done, len(missing))
-        if study.failure_report is not None:
-            raise TooManyFailuresError(study.failure_report)
 
 
 def confirmed(catalog: Catalog, name: str) -> list[Trial]:

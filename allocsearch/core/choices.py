@@ -3,4 +3,5 @@
 from typing import Literal
 
 Objective = Literal["pareto", "accuracy", "nll"]
+Metric = Literal["accuracy", "nll"]
 Sampler = Literal["tpe", "nsga2", "evolution", "quasi-random", "random"]

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError
 from allocsearch.search import resolution
-from allocsearch.search.replicates import Metric, Replicated, common_seeds, table
+from allocsearch.search.replicates import Replicated, common_seeds, table
 from allocsearch.search.resolution import STANDARD, Design
 from allocsearch.search.signal import Signal, measure, signal_from_json
 

@@ -7,8 +7,9 @@ from allocsearch.core.trial import Trial
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
-_FRESH: Final = 10_000
-"""Confirmations count their seeds from here: far from any that a study lists."""
+CONFIRMATION_SEEDS: Final = 10_000
+CALIBRATION_SEEDS: Final = 20_000
+"""Where the seeds of each count from: far from any that a study lists, and from each other."""
 
 
 def finalists(trials: Sequence[Trial], count: int) -> list[Point]:
@@ -25,9 +26,9 @@ def finalists(trials: Sequence[Trial], count: int) -> list[Point]:
     return list({point.trial.number: point for point in ranked}.values())[:count]
 
 
-def fresh_seeds(used: Sequence[int], count: int) -> tuple[int, ...]:
+def fresh_seeds(used: Sequence[int], count: int, *, start: int = CONFIRMATION_SEEDS) -> tuple[int, ...]:
     """`count` seeds that no trial of the search has had, the same for every allocation: comparisons stay paired."""
-    return tuple(seed for seed in range(_FRESH, _FRESH + count + len(used)) if seed not in used)[:count]
+    return tuple(seed for seed in range(start, start + count + len(used)) if seed not in used)[:count]
 
 
 def merged(trials: Sequence[Trial]) -> list[Point]:

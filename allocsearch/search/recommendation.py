@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from allocsearch.core.choices import Metric
 from allocsearch.search.calibration import Calibration
-from allocsearch.search.replicates import Metric
 from allocsearch.search.signal import Signal
 
 POINT: Final = 0.01
@@ -12,7 +12,7 @@ WEAK, STRONG = 0.2, 0.6
 CEILING_TOLERANCE: Final = 0.05
 _SPACING: Final = 2
 _MAX_SEEDS: Final = 8
-_UNITS: Final = {"accuracy": (100, "points of accuracy"), "nll": (1000, "mnat of NLL")}
+UNITS: Final = {"accuracy": (100, "points of accuracy"), "nll": (1000, "mnat of NLL")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _blind(plan: Plan, calibration: Calibration) -> str | None:
     seen = calibration.resolvable(plan.num_seeds, plan.num_rows, metric=plan.metric)
     if seen <= plan.difference:
         return None
-    scale, unit = _UNITS[plan.metric]
+    scale, unit = UNITS[plan.metric]
     rows = calibration.rows_needed(plan.difference, max(2, plan.num_seeds), metric=plan.metric)
     seeds = calibration.seeds_needed(plan.difference, plan.num_rows, metric=plan.metric)
     ways = [f"{rows} rows with {max(2, plan.num_seeds)} seeds"] if rows else []

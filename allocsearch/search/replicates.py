@@ -5,16 +5,15 @@ Shapes: K allocations, S seeds, R rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import RungScore, SeedScore
 from allocsearch.search.results import Point
 
-Metric = Literal["accuracy", "nll"]
 Array = npt.NDArray[np.float64]
 
 

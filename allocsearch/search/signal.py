@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from allocsearch.core.choices import Metric
 from allocsearch.search import rank_correlation
-from allocsearch.search.replicates import Array, Metric, Replicated
+from allocsearch.search.replicates import Array, Replicated
 from allocsearch.search.variance_components import Components, MeanSquares, components, mean_squares
 
 _RESAMPLES: Final = 2000

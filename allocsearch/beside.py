@@ -1,0 +1,67 @@
+"""Trains a list of assignments beside a study, as one of its companions: resumed, retried and counted like the search itself.
+
+Its trials never mix with those of the search. What is already there is not trained again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from allocsearch.backends.catalog import Catalog, Companion
+from allocsearch.core.trial import Assignment, Trial
+from allocsearch.planning import Plan
+from allocsearch.training.finetune import ProxyEvaluator
+from allocsearch.workplace import Options, Say, TooManyFailuresError, executor_of
+
+MADE_WITH: Final = ("versions", "shape_digest", "task_digest", "model_digest")
+"""What a study's attributes say of what its results depend on."""
+
+
+@dataclass(frozen=True)
+class StageTrial:
+    """A trial of a stage as it ends; `done` of `total` of the stage have ended by now."""
+
+    stage: Companion
+    trial: Trial
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One study's companions, on one machine.
+
+    Attributes:
+        made_with: the study's own attributes by the names in `MADE_WITH`.
+    """
+
+    catalog: Catalog
+    plan: Plan
+    name: str
+    evaluator: ProxyEvaluator
+    options: Options
+    say: Say
+    made_with: Mapping[str, Any]
+
+    def run(self, kind: Companion, drafts: Sequence[tuple[Assignment, str]]) -> Iterator[StageTrial]:
+        """Train those drafts, each with its origin, that companion `kind` does not have yet, and yield each trial as it ends.
+
+        Raises:
+            TooManyFailuresError: where too many of them fail. Everything is kept.
+        """
+        if not drafts:
+            return
+        study = self.catalog.open_companion(self.name, kind, self.plan.spec, self.plan.proposals, self.made_with)
+        for draft, origin in drafts:
+            study.enqueue_assignment(draft, origin)
+        missing = [trial for trial in study.trials() if trial.outcome is None]
+        if not missing:
+            return
+        self.say(f"{kind}: {len(missing)} trainings")
+        executor = executor_of(self.plan, len(missing), self.options, self.say)
+        done = 0
+        for trial in executor.run(study, replace(self.evaluator, prefix=f"{self.name}-{kind}")):
+            done += trial.outcome is not None
+            yield StageTrial(kind, trial, done, len(missing))
+        if study.failure_report is not None:
+            raise TooManyFailuresError(study.failure_report)
