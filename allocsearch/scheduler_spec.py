@@ -14,8 +14,9 @@ class SchedulerSpec(Closed):
 
     Rungs are the training steps in `proxy.rungs`, of the first seed. `first_rung` has no default, since halving at steps that don't
     predict the end throws good allocations away. Trials are compared by `metric`: the study's own objective, and in a Pareto study
-    NLL, which parts allocations that equal many rows right, against trainable parameters. Warm starts are never stopped, since
-    comparisons need them. Each rung scores all search rows once more, so a rung must save more than that.
+    NLL, which parts allocations that equal many rows right, against trainable parameters; there the first front always goes on.
+    Baselines are never stopped, since comparisons need them; what an earlier study found is none. Each rung scores all search rows
+    once more, so stopping must save more than that.
     """
 
     kind: Literal["none", "halving"] = "none"

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
-from allocsearch.core.origins import is_proposal
+from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
 
 _BASE: Final = "frozen_base"
@@ -73,7 +73,7 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         keep_weights=attrs.get("keep_weights", True),
         split=attrs.get("split", "search"),
         params=attrs["trainable_params"],
-        stoppable=is_proposal(attrs["origin"]),  # comparisons need the warm starts
+        stoppable=not is_baseline(attrs["origin"]),  # comparisons need the baselines
     )
     total = Cost(attrs["trainable_params"], attrs["active_params"])
     return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))

@@ -5,12 +5,21 @@ from statistics import fmean
 import pytest
 
 from allocsearch.core.trial import RungScore, Stopped
-from tests.conformance.toy import measured
+from tests.conformance.toy import allocation, measured
 
 
 @pytest.fixture
 def url(sqlite_url):
     return sqlite_url
+
+
+def test_only_baselines_may_not_be_stopped(desk):
+    study = desk.create(trials=3)
+    study.enqueue(allocation("2x2*4"), "uniform")
+    study.enqueue(allocation("1*4"), "from:earlier/7")
+    assignments = [study.ask() for _ in range(3)]
+    assert [assignment.stoppable for assignment in assignments] == [False, True, True]
+    assert [assignment.params for assignment in assignments] == [trial.cost.trainable for trial in study.trials()]
 
 
 def _late_share(desk, sampler, seed):
