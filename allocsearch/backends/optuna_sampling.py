@@ -5,8 +5,8 @@ from that point and not from their own wish, they run on a private in-memory stu
 asked for and withdrawn there, and the projected trial takes its place.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -22,6 +22,9 @@ from allocsearch.search.proposals import Proposals
 from allocsearch.spec import Sampler
 
 Direction = Literal["maximize", "minimize"]
+
+_PROPOSAL_ATTEMPTS: Final = 8
+_RANDOM_ATTEMPTS: Final = 200
 
 
 class SamplerMirror:
@@ -63,6 +66,25 @@ class SamplerMirror:
             self.finish(trial.number, trial.state, trial.values if trial.state == TrialState.COMPLETE else None)
 
 
+def candidates(
+    mirror: SamplerMirror | SobolSequence | None, proposals: Proposals, number: int
+) -> Iterator[tuple[int, dict[str, int], dict[str, Any] | None]]:
+    """Projected points for trial `number`, each with the trial number whose target it aims at, and the sampler's notes.
+
+    Without notes where random proposals step in for a sampler that repeats itself: at the trial's own target first, then,
+    where all that reach it are known, at the other targets.
+    """
+    if mirror is not None:
+        for _ in range(_PROPOSAL_ATTEMPTS):
+            values, notes = mirror.propose(number)
+            yield number, proposals.projected(values, number), notes
+    window = range(number, number + 2 * len(proposals.shares))  # holds a whole round of targets
+    aims = {proposals.share(aim): aim for aim in reversed(window)}
+    for aim in sorted(aims.values()):
+        for attempt in range(_RANDOM_ATTEMPTS):
+            yield aim, proposals.random(aim, attempt), None
+
+
 def _notes_of(trial: FrozenTrial) -> dict[str, Any]:
     return {key: value for key, value in trial.system_attrs.items() if ":generation" in key}
 
@@ -77,11 +99,12 @@ def proposer(
     if name == "quasi-random":
         return SobolSequence(dimensions=dimensions, seed=seed)
     with experimental():
-        sampler = _sampler(name, proposals=proposals, num_trials=num_trials, seed=seed)
+        sampler = optuna_sampler(name, proposals=proposals, num_trials=num_trials, seed=seed)
     return SamplerMirror(sampler, dimensions=dimensions, directions=directions)
 
 
-def _sampler(name: Literal["tpe", "nsga2", "evolution"], *, proposals: Proposals, num_trials: int, seed: int) -> BaseSampler:
+def optuna_sampler(name: Literal["tpe", "nsga2", "evolution"], *, proposals: Proposals | None, num_trials: int, seed: int) -> BaseSampler:
+    """The sampler that learns as `name` says, for a study of `num_trials`; `proposals` makes evolution aware of the budget."""
     population = min(50, max(8, num_trials // 5))
     startup = min(10, max(4, num_trials // 3))
     match name:

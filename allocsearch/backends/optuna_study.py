@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from allocsearch.backends import artifacts
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.distributions import distribution
-from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, proposer
+from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, candidates, proposer
 from allocsearch.backends.quasi_random import SobolSequence
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
@@ -27,9 +27,6 @@ DIRECTIONS: Mapping[Objective, tuple[Direction, ...]] = {
     "nll": ("minimize",),
 }
 METRICS: Mapping[Objective, tuple[str, ...]] = {"pareto": ("accuracy", "trainable_params"), "accuracy": ("accuracy",), "nll": ("nll",)}
-
-_PROPOSAL_ATTEMPTS = 8
-_RANDOM_ATTEMPTS = 200
 
 
 class OptunaStudy:
@@ -131,7 +128,7 @@ class OptunaStudy:
 
     def _propose(self) -> Assignment | None:
         known = self._known()
-        for aim, point, notes in () if self.exhausted else self._candidates(len(self._trials)):
+        for aim, point, notes in () if self.exhausted else candidates(self._mirror, self._proposals, len(self._trials)):
             allocation = self._proposals.space.decode(point)
             if allocation not in known:
                 origin = self._spec.sampler if notes is not None else "random"
@@ -143,22 +140,6 @@ class OptunaStudy:
                 return self._trials[number].assignment
         self.exhausted = True  # every allocation that the targets reach is in the study
         return None
-
-    def _candidates(self, number: int) -> Iterator[tuple[int, dict[str, int], dict[str, Any] | None]]:
-        """Projected points, each with the trial number whose target it aims at, and the sampler's notes.
-
-        Without notes where random proposals step in for a sampler that repeats itself: at the trial's own target first, then,
-        where all that reach it are known, at the other targets.
-        """
-        if self._mirror is not None:
-            for _ in range(_PROPOSAL_ATTEMPTS):
-                values, notes = self._mirror.propose(number)
-                yield number, self._proposals.projected(values, number), notes
-        window = range(number, number + 2 * len(self._proposals.shares))  # holds a whole round of targets
-        aims = {self._proposals.share(aim): aim for aim in reversed(window)}
-        for aim in sorted(aims.values()):
-            for attempt in range(_RANDOM_ATTEMPTS):
-                yield aim, self._proposals.random(aim, attempt), None
 
     def _dispatch_waiting(self, number: int) -> Assignment:
         trial = self._study.get_trials(deepcopy=False)[number]
