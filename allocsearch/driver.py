@@ -228,7 +228,8 @@ def _warn(catalog: Catalog, spec: StudySpec, say: Say) -> None:
     if measured is None:
         return
     metric: Metric = "nll" if spec.objective == "nll" else "accuracy"
-    rungs = spec.proxy.rungs if spec.scheduler.kind != "none" else ()
+    first = spec.scheduler.first_rung  # earlier rungs decide nothing
+    rungs = () if first is None else tuple(step for step in spec.proxy.rungs if step >= first)
     line = warning(recommendation.Plan(len(spec.proxy.seeds), spec.proxy.search_rows, rungs, metric), measured)
     if line is not None:
         say(f"note: {line}")
