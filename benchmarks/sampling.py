@@ -63,3 +63,16 @@ def interval(values, *, num_resamples=4000, seed=0):
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (num_resamples, len(values)))].mean(axis=1)
     return float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))
+
+
+def cell(found):
+    """A mean with its interval, for a table."""
+    mean, low, high = found
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def verdict(found, *, better):
+    """A paired difference with its interval, and in words what it says; `better` is `larger` or `smaller`."""
+    _, low, high = found
+    word = "not distinguishable" if low <= 0 <= high else ("better" if (low > 0) is (better == "larger") else "worse")
+    return f"{found[0]:+.2f} [{low:+.2f}, {high:+.2f}], {word}"

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from knapsack import NOISE, SPREAD, Knapsack, space_of
-from sampling import interval, projected, unprojected
+from sampling import cell, interval, projected, unprojected, verdict
 
 from allocsearch.core.budget import Budget
 from allocsearch.core.front import Candidate, hypervolume, pareto_front
@@ -104,21 +104,10 @@ def table(cases, what, *, better):
         f"|---|---|{'---|' * len(numbers)}---|",
     ]
     for case, values in zip(cases, last, strict=True):
-        cells = [_cell(interval([run[i][what] for run in case["runs"]])) for i in range(len(numbers))]
-        difference = "" if values is last[0] else _verdict(interval(np.subtract(values, last[0])), better=better)
+        cells = [cell(interval([run[i][what] for run in case["runs"]])) for i in range(len(numbers))]
+        difference = "" if values is last[0] else verdict(interval(np.subtract(values, last[0])), better=better)
         lines.append(f"| {case['sampler']} | {'on' if case['projection'] else 'off'} | {' | '.join(cells)} | {difference} |")
     return lines
-
-
-def _cell(found):
-    mean, low, high = found
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _verdict(found, *, better):
-    _, low, high = found
-    word = "not distinguishable" if low <= 0 <= high else ("better" if (low > 0) is (better == "larger") else "worse")
-    return f"{found[0]:+.2f} [{low:+.2f}, {high:+.2f}], {word}"
 
 
 PAGE = """# Samplers on a problem with a known optimum
