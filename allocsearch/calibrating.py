@@ -14,9 +14,9 @@ from allocsearch.beside import MADE_WITH, Beside, StageTrial
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import layer_costs
 from allocsearch.core.trial import Assignment
-from allocsearch.core.warm_starts import SCORED_STARTS
+from allocsearch.core.warm_starts import ONE_SHOT, SCORED_STARTS
 from allocsearch.planning import Plan, plan
-from allocsearch.scores.starts import ScoredStart, scored_starts
+from allocsearch.scores.starts import ScoredStart, one_shot_scores, scored_starts
 from allocsearch.search import results
 from allocsearch.search.calibration import Calibration, calibrate
 from allocsearch.search.finalists import CALIBRATION_SEEDS, fresh_seeds
@@ -45,7 +45,7 @@ class Calibrating:
         """Measure noise and rank agreement, and keep them with the calibration.
 
         Args:
-            scores: names of training-free scores to hold against the proxy.
+            scores: names of scores to hold against the proxy, training-free ones and `one-shot`.
 
         Raises:
             InputError: where fewer than four allocations have two seeds in common.
@@ -62,8 +62,12 @@ class Calibrating:
 
     def _scores(self, allocations: Sequence[Allocation], names: Sequence[str]) -> dict[str, Sequence[float]]:
         planned, model = self._beside.plan, self._beside.evaluator.model
-        starts = scored_starts(names, planned.spec, model=model, shape=planned.shape, budget=planned.budget)
-        return {start.name: [_placement(start, each, planned) for each in allocations] for start in starts}
+        of_layers = [name for name in names if name != ONE_SHOT]
+        starts = scored_starts(of_layers, planned.spec, model=model, shape=planned.shape, budget=planned.budget)
+        found: dict[str, Sequence[float]] = {start.name: [_placement(start, each, planned) for each in allocations] for start in starts}
+        if ONE_SHOT in names:
+            found[ONE_SHOT] = one_shot_scores(allocations, planned.spec, model=model, shape=planned.shape)
+        return found
 
 
 @contextmanager
@@ -93,7 +97,7 @@ def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
 
 
 def default_scores(spec: StudySpec) -> tuple[str, ...]:
-    """The training-free scores that mean something for a study: none under a router per block."""
+    """The scores that mean something for a study: none under a router per block."""
     return () if spec.routing.routing().per_block else SCORED_STARTS
 
 

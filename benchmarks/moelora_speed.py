@@ -35,7 +35,11 @@ def processor():
 
 def run(moe_peft_python, smollm, earlier):
     """Everything, written down after each part. `earlier` is what a run that was cut short left: its parts are not measured again."""
-    cases = [({"hidden": h, "layers": 8, "dtype": dtype}, 4, moe_peft_python) for h in (256, 512) for dtype in ("float32", "bfloat16")]
+    cases = [
+        ({"hidden": h, "layers": 8, "dtype": dtype}, 10 if h == 256 else 4, moe_peft_python)
+        for h in (256, 512)
+        for dtype in ("float32", "bfloat16")
+    ]
     if smollm:
         cases += [({"folder": smollm, "dtype": dtype, "only": SMOLLM_VARIANTS}, 2, None) for dtype in ("float32", "bfloat16")]
     started = time.process_time()

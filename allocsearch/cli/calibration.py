@@ -20,7 +20,7 @@ def calibrate(
     name: Annotated[str | None, typer.Option(help="Name of the study that will use it. Default: the spec's.")] = None,
     allocations: Annotated[int, typer.Option(min=4, help="Allocations to train.")] = 12,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds for each.")] = 3,
-    scores: Annotated[bool, typer.Option("--scores/--no-scores", help="Hold training-free scores against the proxy, too.")] = True,
+    scores: Annotated[bool, typer.Option("--scores/--no-scores", help="Hold training-free and one-shot scores against it.")] = True,
     metric: Annotated[Metric, typer.Option(help="What the recommendation is for.")] = "accuracy",
     margin: Annotated[float, typer.Option(min=0.01, help="The difference to resolve: points of accuracy, or mnat of NLL.")] = 1.0,
     workers: Workers = None,

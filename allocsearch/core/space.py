@@ -144,6 +144,21 @@ class SearchSpace:
         """A point whose coordinates are drawn uniformly from the listed values."""
         return self.canonical({d.name: rng.choice(d.choices) for d in self.dimensions})
 
+    def samples(self, target: Budget, count: int, *, key: str) -> list[dict[str, int]]:
+        """Up to `count` different random points projected onto `target`; `key` decides which.
+
+        Raises:
+            InfeasibleError: where even the smallest point of the space is over `target`.
+        """
+        found: list[dict[str, int]] = []
+        for attempt in range(count * 20):
+            point = self.project_point(self.sample(random.Random(f"{key}/{attempt}")), target)  # noqa: S311 - not a secret
+            if point not in found:
+                found.append(point)
+            if len(found) == count:
+                break
+        return found
+
     def cost(self, point: Point) -> Cost:
         """The cost of `decode(point)`."""
         total = Cost(0, 0)

@@ -71,8 +71,13 @@ WARM_STARTS: Final[Mapping[str, Pattern | BlockPattern]] = {
     ),
 }
 
-SCORED_STARTS: Final = ("alphalora", "gradient", "eva", "complexity")
-"""Starting points that need the model's weights, and most of them data: `allocsearch.scores` computes them when a study is made."""
+ONE_SHOT: Final = "one-shot"
+"""The score of whole allocations; the others are of layers."""
+
+SCORED_STARTS: Final = ("alphalora", "gradient", "eva", "complexity", ONE_SHOT)
+"""Starting points that need the model's weights, most of them data, and `one-shot` a training of its own.
+
+`allocsearch.scores` computes them when a study is made."""
 
 
 def scaled(pattern: Pattern | BlockPattern, *, shape: ModelShape, routing: Routing, budget: Budget) -> Allocation | None:

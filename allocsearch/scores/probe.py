@@ -8,7 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from allocsearch.core.geometry import ModelShape, Routing
-from allocsearch.training.collate import Batch
+from allocsearch.core.space import SearchSpace
+from allocsearch.spec import ProxySpec
+from allocsearch.training.collate import Batch, EncodedExample
+from allocsearch.training.examples import Metric
+
+
+@dataclass(frozen=True)
+class Practice:
+    """What a score that trains needs besides: the study's proxy on rows of the task.
+
+    Attributes:
+        space: where allocations are drawn from.
+        proxy: how to train.
+        train: rows to train on.
+        search: rows to score on.
+        metric: of the task; it says what a row's NLL is.
+        pad_id: what fills rows up.
+    """
+
+    space: SearchSpace
+    proxy: ProxySpec
+    train: tuple[EncodedExample, ...]
+    search: tuple[EncodedExample, ...]
+    metric: Metric
+    pad_id: int
+
+    @property
+    def seed(self) -> int:
+        """The first of the proxy's: it decides rows, their order, initial weights and draws."""
+        return self.proxy.seeds[0]
 
 
 @dataclass(frozen=True)
@@ -20,12 +49,14 @@ class Probe:
         shape: its shape.
         routing: says which linears may carry experts.
         batches: training rows; a score that reads weights alone needs none.
+        practice: for a score that trains.
     """
 
     model: Any
     shape: ModelShape
     routing: Routing
     batches: tuple[Batch, ...] = ()
+    practice: Practice | None = None
 
     @property
     def layers(self) -> list[list[nn.Module]]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,19 +12,26 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Budget
 from allocsearch.core.geometry import ModelShape
 from allocsearch.models import load_base
-from allocsearch.scores.probe import Probe
-from allocsearch.scores.table import SCORES
+from allocsearch.scores import oneshot
+from allocsearch.scores.probe import Practice, Probe
+from allocsearch.scores.table import SCORES, Needs
 from allocsearch.spec import StudySpec
 from allocsearch.training.collate import Batch, collate, encode
+from allocsearch.training.examples import Task
 from allocsearch.training.splits import select
 from allocsearch.training.tasks import load_task
 
 NUM_BATCHES: Final = 4
+NUM_ROWS: Final = 128
+"""Search rows that one-shot scores look at: with all of them, scoring would take longer than training."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredStart:
-    """An allocation by one score, what the score was, and what it took. `allocation` is None where the budget has no room for it."""
+    """An allocation by one score, what was scored (every layer, or the allocation as a whole), and what it took.
+
+    `allocation` is None where the budget has no room for it.
+    """
 
     name: str
     allocation: Allocation | None
@@ -47,26 +55,44 @@ def scored_starts(names: Sequence[str], spec: StudySpec, *, model: str, shape: M
     """The starts of those names, on the device that this process sees. Without names nothing is loaded."""
     if not names:
         return ()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision)
-    routing = spec.routing.routing()
-    batches = _batches(spec, loaded.tokenizer) if any(SCORES[name].needs_batches for name in names) else ()
-    probe = Probe(loaded.model, shape, routing, batches)
+    probe = _probe(spec, {SCORES[name].needs for name in names}, model=model, shape=shape)
     return tuple(scored_start(name, probe, budget=budget) for name in names)
 
 
 def scored_start(name: str, probe: Probe, *, budget: Budget) -> ScoredStart:
     """The start of that name on a loaded model."""
     started = time.perf_counter()
-    scores = SCORES[name].layers(probe)
-    allocation = SCORES[name].allot(scores, shape=probe.shape, routing=probe.routing, budget=budget)
+    allocation, scores = SCORES[name].start(probe, budget)
     return ScoredStart(name, allocation, scores, time.perf_counter() - started)
 
 
-def _batches(spec: StudySpec, tokenizer: Any) -> tuple[Batch, ...]:
+def one_shot_scores(allocations: Sequence[Allocation], spec: StudySpec, *, model: str, shape: ModelShape) -> tuple[float, ...]:
+    """Minus the NLL that a super-adapter of `oneshot` gives each allocation: what `calibrate` correlates with the proxy's results."""
+    return oneshot.scores(_probe(spec, {"practice"}, model=model, shape=shape), allocations)
+
+
+def _probe(spec: StudySpec, needs: AbstractSet[Needs], *, model: str, shape: ModelShape) -> Probe:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision)
+    routing = spec.routing.routing()
+    task = load_task(spec.task.source()) if needs - {"weights"} else None
+    batches = _batches(spec, task, loaded.tokenizer) if task is not None and "batches" in needs else ()
+    practice = _practice(spec, task, loaded.tokenizer, shape=shape) if task is not None and "practice" in needs else None
+    return Probe(loaded.model, shape, routing, batches, practice)
+
+
+def _practice(spec: StudySpec, task: Task, tokenizer: Any, *, shape: ModelShape) -> Practice:
+    proxy = spec.proxy
+    rows = select(task.train, proxy.train_rows, seed=proxy.seeds[0]), task.search[: min(NUM_ROWS, proxy.search_rows)]
+    train, search = (encode(part, tokenizer, max_tokens=proxy.max_tokens) for part in rows)
+    space = spec.space.template().bind(shape, spec.routing.routing())
+    return Practice(space, proxy, train, search, task.metric, tokenizer.pad_token_id)
+
+
+def _batches(spec: StudySpec, task: Task, tokenizer: Any) -> tuple[Batch, ...]:
     """The first rows that the first seed trains on."""
     size = spec.proxy.batch_size
-    rows = select(load_task(spec.task.source()).train, NUM_BATCHES * size, seed=spec.proxy.seeds[0])
+    rows = select(task.train, NUM_BATCHES * size, seed=spec.proxy.seeds[0])
     encoded = encode(rows, tokenizer, max_tokens=spec.proxy.max_tokens)
     parts = [encoded[start : start + size] for start in range(0, len(encoded), size)]
     return tuple(collate(part, pad_id=tokenizer.pad_token_id, gold_only=True) for part in parts)

@@ -68,12 +68,4 @@ class Proposals:
 
     def examples(self, count: int) -> list[dict[str, int]]:
         """Up to `count` different random points projected onto the whole budget: what a plan shows."""
-        found: list[dict[str, int]] = []
-        for attempt in range(count * 20):
-            rng = random.Random(f"{self.seed}/example/{attempt}")  # noqa: S311 - not a secret
-            point = self.space.project_point(self.space.sample(rng), self.budget)
-            if point not in found:
-                found.append(point)
-            if len(found) == count:
-                break
-        return found
+        return self.space.samples(self.budget, count, key=f"{self.seed}/example")

@@ -27,7 +27,7 @@ def test_noise_and_ranks_are_measured_on_the_users_own_proxy(found):
     for metric in ("accuracy", "nll"):
         signal = calibration[metric]
         assert set(signal["rungs"]) == {"1", "2", "3"}
-        assert set(signal["scores"]) >= {"alphalora", "gradient", "eva", "complexity"}
+        assert set(signal["scores"]) >= {"alphalora", "gradient", "eva", "complexity", "one-shot"}
         for agreement in (signal["noise_ceiling"], signal["parameters"], *signal["rungs"].values(), *signal["scores"].values()):
             assert -1 <= agreement["spearman"]["low"] <= agreement["spearman"]["high"] <= 1
         assert signal["row_sd"]["value"] > 0
