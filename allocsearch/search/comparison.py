@@ -6,6 +6,9 @@ as if it had been named beforehand would call noise a winner. So the p-value is 
 baseline: the bootstrap reality check (White, Econometrica 2000), which resamples rows (and seeds, where there are several) for all
 candidates at once and asks how often their largest deviation reaches the winner's lead.
 
+Rows are resampled. Seeds are too few for that: a bootstrap of two seeds sees half of their variance, and one of one seed none. Their
+noise is estimated from all trials together (allocation × seed, `variance_components`) and drawn from a multivariate t instead.
+
 Shapes: T trials, S seeds, R rows, B resamples.
 """
 
@@ -14,19 +17,17 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from allocsearch.core.errors import InputError
-from allocsearch.core.trial import Measured, SeedScore
+from allocsearch.core.choices import Metric
+from allocsearch.search.replicates import Array, common_seeds, table
+from allocsearch.search.resampling import resampled_means
 from allocsearch.search.results import Point
+from allocsearch.search.variance_components import mean_squares
 
-Metric = Literal["accuracy", "nll"]
 Verdict = Literal["better", "not distinguishable"]
-_Array = npt.NDArray[np.float64]
 
 ALPHA: Final = 0.05
 _RESAMPLES: Final = 4000
-_CHUNK: Final = 500
 _ROUNDING: Final = 1e-12
 
 
@@ -41,6 +42,9 @@ class Comparison:
         p_value: of a lead this large by the best of all candidates where none is better than the baseline.
         p_adjusted: Holm's, over the baselines.
         verdict: `better` where `p_adjusted` is below 0.05.
+        seeds: common to all trials.
+        num_rows: that scored all of them.
+        covers_seeds: whether the seeds' noise is in interval and p-value. One seed cannot show it: then they speak for this seed only.
     """
 
     baseline: Point
@@ -51,10 +55,17 @@ class Comparison:
     verdict: Verdict
     seeds: tuple[int, ...]
     num_rows: int
+    covers_seeds: bool
 
 
 def compare(
-    winner: Point, baselines: Sequence[Point], candidates: Sequence[Point], *, metric: Metric = "accuracy", seed: int = 0
+    winner: Point,
+    baselines: Sequence[Point],
+    candidates: Sequence[Point],
+    *,
+    metric: Metric = "accuracy",
+    seed: int = 0,
+    seed_variance: float | None = None,
 ) -> list[Comparison]:
     """The winner against each baseline, in the baselines' order.
 
@@ -64,17 +75,17 @@ def compare(
         candidates: every trial that could have won, baselines included.
         metric: what leads are measured in.
         seed: of the resampling.
+        seed_variance: of allocation × seed, from a calibration on the same proxy; used where there is only one common seed.
 
     Raises:
         InputError: where trials share no seed, or were scored on other rows.
     """
     everyone = {point.trial.number: point for point in [winner, *baselines, *candidates]}
-    seeds = _common_seeds(list(everyone.values()))
-    tables = {number: _table(point.measured, seeds, metric) for number, point in everyone.items()}
-    if len({table.shape for table in tables.values()}) != 1:
-        raise InputError("trials must have been scored on the same rows to be compared, but their numbers of rows differ")
-    place = {number: i for i, number in enumerate(tables)}
-    observed, resampled = _means(np.stack(list(tables.values())), seed=seed)
+    seeds = common_seeds([[score.seed for score in point.measured.scores] for point in everyone.values()])
+    values = table([point.measured.scores for point in everyone.values()], seeds, metric)
+    covers_seeds = seed_variance is not None or len(seeds) > 1
+    place = {number: i for i, number in enumerate(everyone)}
+    observed, resampled = sampled_means(values, seed=seed, seed_variance=seed_variance)
     rivals = [place[point.trial.number] for point in candidates]
     won = place[winner.trial.number]
     found = []
@@ -82,14 +93,19 @@ def compare(
         at = place[baseline.trial.number]
         lead = float(observed[won] - observed[at])
         low, high = np.quantile(resampled[:, won] - resampled[:, at], [ALPHA / 2, 1 - ALPHA / 2])
-        deviations = resampled[:, rivals] - resampled[:, [at]] - (observed[rivals] - observed[at])
-        reached = int((deviations.max(axis=1) >= lead - _ROUNDING).sum())
-        found.append((lead, (float(low), float(high)), (1 + reached) / (1 + len(resampled))))
+        p = reality_check(lead, observed[rivals] - observed[at], resampled[:, rivals] - resampled[:, [at]])
+        found.append((lead, (float(low), float(high)), p))
     adjusted = holm([p for _, _, p in found])
     return [
-        Comparison(b, d, interval, p, q, "better" if q < ALPHA else "not distinguishable", seeds, len(b.measured.scores[0].nll))
+        Comparison(b, d, interval, p, q, "better" if q < ALPHA else "not distinguishable", seeds, values.shape[2], covers_seeds)
         for b, (d, interval, p), q in zip(baselines, found, adjusted, strict=True)
     ]
+
+
+def reality_check(lead: float, observed: Array, resampled: Array) -> float:
+    """White's p-value: how often the largest of all candidates' deviations (B×T around T) reaches the lead of the best one."""
+    reached = int(((resampled - observed).max(axis=1) >= lead - _ROUNDING).sum())
+    return (1 + reached) / (1 + len(resampled))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -102,28 +118,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _means(tables: _Array, *, seed: int) -> tuple[_Array, _Array]:
-    """From T×S×R: the T observed means, and B×T means with seeds and rows drawn anew, the same draws for every trial."""
-    num_trials, num_seeds, num_rows = tables.shape
+def sampled_means(values: Array, *, seed: int, seed_variance: float | None = None, resamples: int = _RESAMPLES) -> tuple[Array, Array]:
+    """From …×T×S×R: the …×T observed means, and B×…×T means on other rows and seeds, the same rows for every trial."""
+    num_trials, num_seeds, num_rows = values.shape[-3:]
     rng = np.random.default_rng(seed)
-    flat = tables.reshape(num_trials, num_seeds * num_rows)
-    drawn = []
-    for _ in range(0, _RESAMPLES, _CHUNK):
-        rows = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=_CHUNK) / num_rows
-        seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=_CHUNK) / num_seeds
-        drawn.append((seeds[:, :, None] * rows[:, None, :]).reshape(_CHUNK, -1) @ flat.T)
-    return flat.mean(axis=1), np.concatenate(drawn)
+    by_row = values.mean(axis=-2)
+    drawn = resampled_means(rng, by_row.reshape(-1, num_rows), resamples=resamples)
+    drawn = drawn.reshape(-1, *by_row.shape[:-1])
+    variance, df = _seed_noise(values) if num_trials > 1 and num_seeds > 1 else (np.asarray(seed_variance or 0.0), None)
+    spread = 1.0 if df is None else rng.chisquare(df, size=(*drawn.shape[:-1], 1)) / df
+    return by_row.mean(axis=-1), drawn + np.sqrt(variance[..., None] / num_seeds / spread) * rng.standard_normal(drawn.shape)
 
 
-def _common_seeds(points: Sequence[Point]) -> tuple[int, ...]:
-    shared = set.intersection(*({score.seed for score in point.measured.scores} for point in points))
-    if not shared:
-        raise InputError("trials must share a seed to be compared in pairs, but no seed is common to all of them")
-    return tuple(sorted(shared))
-
-
-def _table(measured: Measured, seeds: tuple[int, ...], metric: Metric) -> _Array:
-    """S×R, larger is better."""
-    by_seed: dict[int, SeedScore] = {score.seed: score for score in measured.scores}
-    rows = [by_seed[seed].correct if metric == "accuracy" else [-value for value in by_seed[seed].nll] for seed in seeds]
-    return np.asarray(rows, dtype=np.float64)
+def _seed_noise(values: Array) -> tuple[Array, int]:
+    """The variance of allocation × seed, what the rows' resampling already holds taken off; and its degrees of freedom."""
+    squares = mean_squares(values)
+    num_trials, num_seeds, num_rows = squares.shape
+    variance = np.maximum(0.0, squares.values[..., 3] - squares.values[..., 6]) / num_rows
+    return np.asarray(variance), (num_trials - 1) * (num_seeds - 1)

@@ -18,6 +18,7 @@ POWER: Final = 0.8
 ALPHA: Final = 0.05
 _DRAWS: Final = 20_000
 _MAX_ROWS: Final = 10_000_000
+_LENT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,12 @@ def resolvable(noise: Components, *, num_seeds: int, num_rows: int, design: Desi
     With one seed no test sees the seeds' noise; the answer then takes `noise` for the truth.
     """
     by_seed = 2 * (noise.allocation_seed + noise.residual / num_rows) / num_seeds
-    floor = 2 * noise.residual / num_rows / num_seeds
     by_row = 2 * noise.allocation_row / num_rows
     tail = 1 - design.alpha / design.sides
-    df = (design.num_allocations - 1) * (num_seeds - 1)
-    spread, shift = _draws(df)
-    estimated = np.maximum(by_seed * spread, floor)
-    t = student.quantile(tail, df) if df else student.normal_quantile(tail)
-    critical = np.sqrt(t**2 * estimated + student.normal_quantile(tail) ** 2 * by_row)
+    spread, shift = _draws(num_allocations=design.num_allocations, num_seeds=num_seeds)
+    z = student.normal_quantile(tail)
+    t = student.quantile(tail, seed_df(num_allocations=design.num_allocations, num_seeds=num_seeds)) if num_seeds > 1 else z
+    critical = np.sqrt(t**2 * by_seed * spread + z**2 * by_row)
     return max(0.0, float(np.quantile(critical + math.sqrt(by_seed + by_row) * shift, design.power)))
 
 
@@ -84,8 +83,21 @@ def seeds_needed(noise: Components, difference: float, *, num_rows: int, max_see
     return None
 
 
-def _draws(df: int) -> tuple[Array, Array]:
-    """χ²/ν of the estimate of the seeds' noise, and a standard normal for the observed difference."""
+def seed_df(*, num_allocations: int, num_seeds: int) -> int:
+    """Degrees of freedom for the seeds' noise of a pair: its own S − 1, and at most four that the other allocations lend."""
+    return num_seeds - 1 + min(_LENT, (num_allocations - 2) * (num_seeds - 1))
+
+
+def _draws(*, num_allocations: int, num_seeds: int) -> tuple[Array, Array]:
+    """The estimate of the seeds' noise as a share of the truth, and a standard normal for the observed difference.
+
+    The estimate is the larger one of the pair's own and the one pooled over all allocations.
+    """
     rng = np.random.default_rng(0)
     shift = rng.standard_normal(_DRAWS)
-    return (rng.chisquare(df, _DRAWS) / df if df else np.ones(_DRAWS)), shift
+    if num_seeds == 1:
+        return np.ones(_DRAWS), shift
+    own, others = num_seeds - 1, (num_allocations - 2) * (num_seeds - 1)
+    drawn = rng.chisquare(own, _DRAWS)
+    pooled = (drawn + (rng.chisquare(others, _DRAWS) if others else 0.0)) / (own + others)
+    return np.maximum(drawn / own, pooled), shift

@@ -8,8 +8,9 @@ from allocsearch.core.budget import Cost
 from allocsearch.core.errors import InputError
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Measured, SeedScore, Trial
-from allocsearch.search.comparison import compare, holm
+from allocsearch.search.comparison import compare, holm, reality_check, sampled_means
 from allocsearch.search.results import Point
+from tests.search import simulation
 
 ROWS, CANDIDATES = 256, 12
 
@@ -39,36 +40,54 @@ def best_of(points):
     return max(points, key=lambda p: p.measured.accuracy)
 
 
-def test_noise_is_not_called_a_winner_more_often_than_promised():
-    rng = np.random.default_rng(0)
-    rounds, false, naive = 120, 0, 0
-    for round_ in range(rounds):
-        points = study(rng, [0.0] * CANDIDATES)
-        (found,) = compare(best_of(points), points[:1], points, seed=round_)
-        false += found.verdict == "better"
-        naive += found.interval[0] > 0
-    assert false / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
-    assert naive / rounds > 0.08, "the selection has no effect here, so this test would prove nothing"
+def p_values(values, **kwargs):
+    """From N×T×S×R: of each study's best trial against its first; 1 where the first is best."""
+    observed, resampled = sampled_means(values, seed=0, resamples=1000, **kwargs)
+    leads, drawn = observed - observed[:, :1], resampled - resampled[:, :, :1]
+    return np.array([reality_check(lead.max(), lead, drawn[:, n]) for n, lead in enumerate(leads)])
+
+
+def equal(make, *, trials, seeds, rows=400, rounds=300):
+    return make(np.random.default_rng(10 * seeds + trials), [0.0] * trials, studies=rounds, seeds=seeds, rows=rows)
+
+
+@pytest.mark.parametrize("make", [simulation.accuracy, simulation.nll])
+@pytest.mark.parametrize(("seeds", "trials"), [(2, 3), (2, 12), (3, 3), (3, 40)])
+def test_noise_is_not_called_a_winner_more_often_than_promised(make, seeds, trials):
+    found = p_values(equal(make, trials=trials, seeds=seeds))
+    assert simulation.at_most((found < 0.05).sum(), len(found), 0.05)
+
+
+def test_one_seed_holds_its_level_with_a_calibrations_noise_and_not_without():
+    values = equal(simulation.nll, trials=12, seeds=1, rows=1000)
+    told = p_values(values, seed_variance=simulation.NLL.allocation_seed)
+    assert simulation.at_most((told < 0.05).sum(), len(told), 0.05)
+    assert (p_values(values) < 0.05).mean() > 0.2, "one seed's luck must matter here, or this test proves nothing"
+
+
+def test_the_selection_is_counted():
+    observed, resampled = sampled_means(equal(simulation.accuracy, trials=12, seeds=2), seed=0, resamples=1000)
+    best = observed.argmax(axis=1)
+    leads = np.take_along_axis(resampled, best[None, :, None], axis=2)[..., 0] - resampled[..., 0]
+    naive = np.quantile(leads, 0.025, axis=0) > 0
+    assert naive.mean() > 0.08, "the selection has no effect here, so counting it would prove nothing"
 
 
 def test_a_real_lead_is_found():
     rng = np.random.default_rng(1)
     found = 0
-    for round_ in range(30):
+    for round_ in range(10):
         points = study(rng, [-0.9, *[0.0] * (CANDIDATES - 1)])
         (one,) = compare(best_of(points), points[:1], points, seed=round_)
         found += one.verdict == "better"
-    assert found >= 27
+    assert found >= 9
 
 
 def test_the_interval_covers_the_truth_for_a_winner_named_beforehand():
-    rng = np.random.default_rng(2)
-    covered = 0
-    for round_ in range(150):
-        points = study(rng, [0.0, 0.0])
-        (one,) = compare(points[1], points[:1], points, seed=round_)
-        covered += one.interval[0] <= 0 <= one.interval[1]
-    assert covered / 150 >= 0.9
+    _, resampled = sampled_means(equal(simulation.nll, trials=6, seeds=3), seed=0, resamples=1000)
+    low, high = np.quantile(resampled[..., 1] - resampled[..., 0], [0.025, 0.975], axis=0)
+    missed = (low > 0) | (high < 0)
+    assert simulation.at_most(missed.sum(), len(missed), 0.05)
 
 
 def test_seeds_that_disagree_widen_the_interval():
@@ -90,6 +109,7 @@ def test_the_lead_in_nll_is_nats_saved():
     (one,) = compare(points[1], points[:1], points, metric="nll")
     assert one.difference == pytest.approx(0.2)
     assert one.verdict == "better"
+    assert not one.covers_seeds
 
 
 def test_only_common_seeds_count():
