@@ -5,111 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
 
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.catalog import StudyRecord
-from allocsearch.core.allocation import Allocation
 from allocsearch.core.errors import InputError
+from allocsearch.evidence import Evidence
+from allocsearch.exported import SCHEMA, ExportedConfig
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
-from allocsearch.spec import Closed, RoutingSpec
-
-SCHEMA: Final = "allocsearch/v1"
-
-
-class LayerRow(Closed):
-    """One layer of the per-layer table."""
-
-    layer: Annotated[int, Field(ge=0)]
-    plan: str
-    trainable: Annotated[int, Field(ge=0)]
-    active: Annotated[int, Field(ge=0)]
-
-
-class ModelRecord(Closed):
-    """The base model that the allocation was found for."""
-
-    id: str
-    revision: str | None = None
-    architecture: str
-    shape_hash: str
-    weights: str
-
-
-class BudgetRecord(Closed):
-    """Limits and exact counts."""
-
-    budget: str
-    trainable: Annotated[int, Field(ge=0)]
-    active: Annotated[int, Field(ge=0)]
-
-
-class ScoreRecord(Closed):
-    """What was measured, where, and what the interval does not cover."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    interval_kind: str
-    nll: float
-    split: Literal["search", "test"]
-    selection_biased: bool
-    rows: int
-    seeds: tuple[int, ...]
-    frozen_base_accuracy: float | None = None
-
-
-class FidelityRecord(Closed):
-    """How long the proxy trained."""
-
-    train_rows: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    dtype: str
-
-
-class StudyOrigin(Closed):
-    """Where the allocation came from."""
-
-    name: str
-    spec_hash: str
-    trial: int
-    origin: str
-    trials: int
-    task: str
-    space: str
-
-
-class ExportedConfig(Closed):
-    """An exported allocation with its evidence: schema `allocsearch/v1`."""
-
-    schema_version: Literal["allocsearch/v1"] = Field(alias="schema")
-    allocation: str
-    layers: tuple[LayerRow, ...]
-    routing: RoutingSpec
-    alpha: Literal["2r"] | Annotated[float, Field(gt=0)]
-    aux_loss_weight: float
-    model: ModelRecord
-    parameters: BudgetRecord
-    score: ScoreRecord
-    fidelity: FidelityRecord
-    study: StudyOrigin
-    picked: str
-    versions: dict[str, str]
-    date: str
-
-    @model_validator(mode="after")
-    def _states_one_allocation(self) -> "ExportedConfig":
-        allocation = Allocation.parse(self.allocation)
-        self.routing.routing()
-        plans = [row.plan for row in self.layers]
-        if plans != [str(plan) for plan in allocation]:
-            raise ValueError("`layers` must say the same as `allocation`, but they differ: one of them was edited")
-        return self
 
 
 def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point, str]:
@@ -129,8 +35,10 @@ def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point
     )
 
 
-def config(record: StudyRecord, point: Point, why: str, *, layers: list[Mapping[str, Any]], architecture: str) -> ExportedConfig:
-    """The exported config of `point`; `layers` are the rows of `views.cost_json`."""
+def config(
+    record: StudyRecord, point: Point, why: str, *, layers: list[Mapping[str, Any]], architecture: str, found: Evidence | None = None
+) -> ExportedConfig:
+    """The exported config of `point`; `layers` are the rows of `views.cost_json`, `found` what the test rows say of it."""
     spec, measured = record.spec, point.measured
     return ExportedConfig.model_validate(
         {
@@ -159,6 +67,7 @@ def config(record: StudyRecord, point: Point, why: str, *, layers: list[Mapping[
                 "seeds": [score.seed for score in measured.scores],
                 "frozen_base_accuracy": None if record.base is None else record.base.accuracy,
             },
+            "confirmation": None if found is None else _confirmation(found),
             "fidelity": {
                 "train_rows": spec.proxy.train_rows,
                 "steps": spec.proxy.num_steps,
@@ -180,6 +89,30 @@ def config(record: StudyRecord, point: Point, why: str, *, layers: list[Mapping[
             "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
     )
+
+
+def _confirmation(found: Evidence) -> dict[str, Any]:
+    row = found.winner
+    return {
+        "accuracy": row.accuracy,
+        "interval": list(row.interval),
+        "interval_kind": "95 % Wilson over the test rows, of the mean over seeds; does not cover seed noise",
+        "nll": row.nll,
+        "rows": len(row.results.scores[0].correct),
+        "seeds": list(row.results.seeds),
+        "comparisons": [
+            {
+                "against": found.row(each.baseline).label,
+                "trainable": found.row(each.baseline).trial.cost.trainable,
+                "difference": each.difference,
+                "interval": list(each.interval),
+                "p_adjusted": each.p_adjusted,
+                "verdict": each.verdict,
+                "covers_seeds": each.covers_seeds,
+            }
+            for each in found.comparisons
+        ],
+    }
 
 
 def to_yaml(exported: ExportedConfig) -> str:

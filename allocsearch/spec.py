@@ -116,12 +116,14 @@ class ConfirmationSpec(Closed):
 
     `candidates` allocations that the search names and all of its baselines, each with `seeds` fresh seeds; nothing where `candidates`
     is 0. Before that, `random_trials` allocations are drawn at random and searched in the same way, and the best of them becomes a
-    baseline: as many as the sampler itself proposed, unless said otherwise, so that both had equal compute.
+    baseline: as many as the sampler itself proposed, unless said otherwise, so that both had equal compute. With a `margin`, in points of
+    accuracy, the smallest allocation is named that is not worse than the winner by more.
     """
 
     candidates: Annotated[int, Field(ge=0)] = 3
     seeds: Positive = 3
     random_trials: Annotated[int, Field(ge=0)] | None = None
+    margin: Annotated[float, Field(gt=0, lt=100)] | None = None
 
 
 def _as_budget(text: str) -> str:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +15,10 @@ from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Pace, Point
+
+if TYPE_CHECKING:  # the module loads Optuna, which a table does not need
+    from allocsearch.evidence import Row
+    from allocsearch.search.confirmation import Confirmed
 
 _PIPE_WIDTH: Final = 200  # where no terminal states a width, tables must not be squeezed into 80 columns
 
@@ -86,6 +90,41 @@ def comparison_table(comparisons: Sequence[Comparison], *, metric: str) -> Table
         for c in comparisons
     ]
     return rows_table("", ["against", "trainable", "accuracy", f"lead, {unit}", "95 % interval", "p", "verdict"], rows)
+
+
+def confirmed_table(rows: Sequence["Row"], *, title: str) -> Table:
+    """Allocations on the test rows."""
+    cells = [
+        (
+            row.label,
+            short_count(row.trial.cost.trainable),
+            f"{row.accuracy:.3f}",
+            f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]",
+            f"{row.nll:.3f}",
+            len(row.results.scores),
+            f"{row.seconds:.0f}",
+            str(row.trial.assignment.allocation),
+        )
+        for row in rows
+    ]
+    headings = ["", "trainable", "accuracy", "95 % rows", "NLL", "seeds", "seconds", "allocation, bottom to top"]
+    return rows_table(title, headings, cells)
+
+
+def confirmation_table(labels: Sequence[str], comparisons: Sequence["Confirmed"], *, metric: str) -> Table:
+    """The winner's leads on the test rows: in points of accuracy, or in thousandths of a nat."""
+    scale, unit = (100, "points") if metric == "accuracy" else (1000, "mnat")
+    rows = [
+        (
+            label,
+            f"{scale * c.difference:+.1f}",
+            f"[{scale * c.interval[0]:+.1f}, {scale * c.interval[1]:+.1f}]",
+            f"{c.p_adjusted:.3f}",
+            c.verdict if c.verdict == "not distinguishable" else f"winner is {c.verdict}",
+        )
+        for label, c in zip(labels, comparisons, strict=True)
+    ]
+    return rows_table("", ["against", f"lead, {unit}", "95 % interval", "p", "verdict"], rows)
 
 
 def rows_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

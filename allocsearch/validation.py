@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from allocsearch import documents
 from allocsearch import spec as specs
 from allocsearch.core.errors import InputError, shown
-from allocsearch.export import SCHEMA, ExportedConfig
+from allocsearch.exported import SCHEMA, ExportedConfig
 
 _MODELS: Final[dict[str, type[BaseModel]]] = {
     specs.SPACE_SCHEMA: specs.SpaceSpec,

@@ -76,43 +76,6 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     )
 
 
-@app.command(epilog="Example: allocsearch compare quickstart")
-def compare(
-    name: Name,
-    *,
-    pick: Annotated[Literal["best", "knee", "smallest"], typer.Option(help="Which trial is the winner.")] = "best",
-    metric: Annotated[Literal["accuracy", "nll"], typer.Option(help="What leads are measured in.")] = "accuracy",
-    storage: Storage = None,
-    as_json: Json = False,
-) -> None:
-    """The winner against the baselines: paired differences with intervals, and whether they can be told apart."""
-    from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
-    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
-    from allocsearch.search import comparison, results  # noqa: PLC0415
-
-    record = Catalog(storage).record(name)
-    winner = results.picked(record.trials, pick)
-    baselines = [point for point in results.baselines(record.trials) if point.trial.number != winner.trial.number]
-    if not baselines:
-        raise InfeasibleError(
-            f"a comparison needs a finished baseline, but {name!r} has none besides the winner: list `warm_starts` in its spec"
-        )
-    found = comparison.compare(winner, baselines, results.points(record.trials), metric=metric)
-    if as_json:
-        print_json(views.compare_json(record, winner, found, metric=metric))
-        return
-    terminal.out.print(terminal.front_table([winner], title=f"{name}: the winner ({pick})"))
-    terminal.out.print(terminal.comparison_table(found, metric=metric))
-    seeds = len(found[0].seeds)
-    terminal.out.print(
-        f"Search split, {found[0].num_rows} rows × {seeds} common seed{'s' if seeds > 1 else ''}, paired. p counts that the winner is the "
-        f"best of {len(results.points(record.trials))} trials (reality check), Holm-adjusted over the baselines.",
-        style="dim",
-    )
-    if seeds == 1:
-        terminal.out.print("One seed says nothing about the seed's own noise: replicate before you rely on a difference.", style="dim")
-
-
 @app.command(epilog="Example: allocsearch export quickstart --pick smallest -o best.yaml")
 def export(
     name: Name,
@@ -134,13 +97,16 @@ def export(
     from allocsearch.driver import stored_base  # noqa: PLC0415
     from allocsearch.workplace import Options, artifacts_folder  # noqa: PLC0415
     from allocsearch.backends.artifacts import FolderArtifacts  # noqa: PLC0415
+    from allocsearch.evidence import evidence  # noqa: PLC0415
     from allocsearch.models import model_shape  # noqa: PLC0415 - imports torch
 
-    record = Catalog(storage).record(name)
+    catalog = Catalog(storage)
+    record = catalog.record(name)
     chosen, why = exports.choose(record, trial=trial, pick=pick)
     shape = model_shape(record.spec.model, record.spec.revision)
     table = views.cost_json(chosen.trial.assignment.allocation, shape, chosen.trial.assignment.routing)
-    exported = exports.config(record, chosen, why, layers=table["per_layer"], architecture=shape.architecture)
+    found = evidence(catalog, record, trial=chosen.trial.number)
+    exported = exports.config(record, chosen, why, layers=table["per_layer"], architecture=shape.architecture, found=found)
     text, notes = exports.to_yaml(exported), tuple[str, ...]()
     if form not in {"yaml", "peft"}:
         store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))

@@ -22,6 +22,9 @@ def run(
     sampler: Annotated[Sampler | None, typer.Option(help="Who proposes allocations.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study. Default: the spec's.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0.01, max=99, help="Name the smallest allocation not worse than the winner by more points.")
+    ] = None,
     warm_from: Annotated[str | None, typer.Option(help="An earlier study in the storage; its best allocations are tried first.")] = None,
     workers: Workers = None,
     storage: Storage = None,
@@ -40,6 +43,8 @@ def run(
         "sampler": sampler, "seed": seed, "name": name, "warm_from": warm_from,
     }  # fmt: skip
     parsed = specs.load(study, overrides)
+    if margin is not None:
+        parsed = parsed.model_copy(update={"confirmation": parsed.confirmation.model_copy(update={"margin": margin})})
     name = parsed.name
     options = Options(storage, workers, address, artifacts, inline)
     if dry_run:
@@ -48,7 +53,7 @@ def run(
     done = _finished_before(driver, parsed, name, storage)
     if done is not None:
         terminal.err.print(f"study {name!r} of the same spec is finished already; this is its result")
-        _show_result(done, as_json=as_json)
+        _show_result(done, name, as_json=as_json)
         return
     source = driver.source_of(study, overrides)
     with driver.start(parsed, source=source, options=options, say=say) as running:
@@ -82,6 +87,9 @@ def confirm(
     *,
     candidates: Annotated[int, typer.Option(min=1, help="Allocations of the search to train anew, baselines not counted.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 3,
+    margin: Annotated[
+        float | None, typer.Option(min=0.01, max=99, help="Name the smallest allocation not worse than the winner by more points.")
+    ] = None,
     random_trials: Annotated[
         int | None, typer.Option(min=0, help="Random allocations whose best is a baseline. Default: as many as the sampler proposed.")
     ] = None,
@@ -98,7 +106,7 @@ def confirm(
     from allocsearch.workplace import Options  # noqa: PLC0415
 
     options = Options(storage, workers, address, artifacts, inline)
-    wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials)
+    wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials, margin=margin)
     with driver.resume(name, confirmation=wanted, options=options, say=say) as running:
         _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json, search=False)
 
@@ -121,28 +129,37 @@ def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool,
         if type(error).__name__ == "TooManyFailuresError":
             terminal.err.print(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}", markup=False)
         raise
-    _show_result(Catalog(storage).record(running.name), as_json=as_json)
+    _show_result(Catalog(storage), running.name, as_json=as_json)
 
 
-def _show_result(record: Any, *, as_json: bool) -> None:
+def _show_result(catalog: Any, name: str, *, as_json: bool) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch.cli.comparing import show_evidence  # noqa: PLC0415
+    from allocsearch.evidence import evidence, evidence_json  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
+    record = catalog.record(name)
     points = results.pareto(record.trials)
     if not points:
-        raise InfeasibleError(f"a result needs a finished trial, but study {record.name!r} has none: see allocsearch status {record.name}")
-    winner = results.picked(record.trials, "best")
+        raise InfeasibleError(f"a result needs a finished trial, but study {name!r} has none: see allocsearch status {name}")
+    winner, margin = results.picked(record.trials, "best"), record.confirmation.margin
+    found = evidence(catalog, record, trial=winner.trial.number, margin=None if margin is None else margin / 100)
     if as_json:
-        print_json({**views.front_json(record), "winner": views.point_json(winner), "why": results.reason("best", winner, record.trials)})
+        proof = None if found is None else evidence_json(record, found)
+        why = results.reason("best", winner, record.trials)
+        print_json({**views.front_json(record), "winner": views.point_json(winner), "why": why, "evidence": proof})
         return
-    terminal.out.print(
-        terminal.front_table(points, title=f"{record.name}: Pareto front on the search split, {len(results.points(record.trials))} trials")
-    )
+    title = f"{name}: Pareto front on the search split, {len(results.points(record.trials))} trials"
+    terminal.out.print(terminal.front_table(points, title=title))
     terminal.out.print(f"\nwinner: trial {winner.trial.number}, {winner.trial.assignment.allocation}", markup=False)
     terminal.out.print(f"  {results.reason('best', winner, record.trials)}", markup=False)
     if record.base is not None:
         terminal.out.print(f"  the frozen base scores {record.base.accuracy:.3f} on the same rows", markup=False)
-    terminal.out.print(f"\nnext: allocsearch export {record.name} --format peft -o best", markup=False)
+    if found is None:
+        terminal.out.print(f"\nto be sure of it: allocsearch confirm {name}", markup=False)
+    else:
+        show_evidence(record, found, margin=margin, as_json=False)
+    terminal.out.print(f"next: allocsearch export {name} --format peft -o best", markup=False)
 
 
 def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
@@ -180,10 +197,8 @@ def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
 
 
 def _finished_before(driver: Any, parsed: Any, name: str, storage: str | None) -> Any:
+    """The catalog, where that very study has ended already."""
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
     catalog = Catalog(storage)
-    if name not in catalog.names():
-        return None
-    record = catalog.record(name)
-    return record if driver.is_finished(record, parsed) else None
+    return catalog if name in catalog.names() and driver.is_finished(catalog.record(name), parsed) else None

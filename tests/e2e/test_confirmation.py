@@ -5,6 +5,7 @@ from collections import Counter
 
 import optuna
 import pytest
+import yaml
 
 from tests.e2e.conftest import Cli
 
@@ -71,3 +72,60 @@ def test_an_earlier_study_warms_up_a_new_one(cli, confirmed, write_study):
     compared = cli.json("compare", "second")
     assert {one["baseline"]["origin"] for one in compared["comparisons"]} <= {"uniform"}
     cli("run", study, "--name", "third", "--warm-from", "nowhere", "--inline", code=2)
+
+
+def test_compare_speaks_of_the_test_rows_once_there_are_some(cli, confirmed):
+    found = cli.json("compare", "tiny")
+    assert (found["split"], found["winner"]["trial"]) == ("test", confirmed["winner"]["trial"])
+    assert {one["baseline"]["label"] for one in found["comparisons"]} >= {"random, best of 2"}
+    for one in found["comparisons"]:
+        assert one["interval"][0] <= one["difference"] <= one["interval"][1]
+        assert one["verdict"] == "not distinguishable" or one["p_adjusted"] < 0.05
+        assert (one["rows"], one["covers_seeds"]) == (30, True)
+    shown = cli("compare", "tiny").stdout
+    assert "on the test rows" in shown
+    assert "Holm" in shown
+
+
+def test_a_margin_that_the_rows_cannot_resolve_is_said_to_be_one(cli, confirmed):
+    found = cli.json("compare", "tiny", "--margin", 0.5)
+    if found["smallest"] is None:  # the winner is the smallest of what was confirmed
+        assert "no smaller allocation" in cli("compare", "tiny", "--margin", 0.5).stdout
+    else:
+        assert found["smallest"]["remark"]
+        assert "cannot be resolved" in cli("compare", "tiny", "--margin", 0.5).stdout
+
+
+def test_another_studys_winner_stands_beside_the_baselines(cli, confirmed, write_study):
+    proxy = {"train_rows": 32, "search_rows": 24, "test_rows": 30, "batch_size": 8, "dtype": "float32"}
+    moa = write_study(
+        cli.home / "moa.yaml",
+        name="tiny-moa",
+        space="moa",
+        trials=2,
+        warm_starts=["moa-default"],
+        proxy=proxy,
+        confirmation={"candidates": 1, "seeds": 2, "random_trials": 0},
+    )
+    cli("run", moa, "--inline")
+    found = cli.json("compare", "tiny", "--against", "tiny-moa")
+    [other] = [one for one in found["comparisons"] if one["baseline"]["label"].startswith("tiny-moa: ")]
+    assert other["rows"] == 30
+    cli("compare", "tiny", "--against", "nowhere", code=2)
+
+
+def test_a_study_without_results_on_the_test_rows_says_how_to_get_them(cli, write_study):
+    cli("run", write_study(cli.home / "plain.yaml", name="plain", trials=2), "--inline")
+    assert "allocsearch confirm plain" in cli("compare", "plain", "--margin", 1, code=3).stderr
+
+
+def test_an_exported_config_carries_what_the_test_rows_said(cli, confirmed):
+    exported = yaml.safe_load(cli("export", "tiny").stdout)
+    proof, found = exported["confirmation"], cli.json("compare", "tiny")
+    assert (proof["split"], proof["rows"], len(proof["seeds"])) == ("test", 30, 3)
+    assert proof["accuracy"] == pytest.approx(found["winner"]["accuracy"])
+    assert [one["verdict"] for one in proof["comparisons"]] == [one["verdict"] for one in found["comparisons"]]
+    assert exported["score"]["selection_biased"] is True
+    written = cli.home / "best.yaml"
+    cli("export", "tiny", "-o", written)
+    cli("validate", written)
