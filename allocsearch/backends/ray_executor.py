@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from allocsearch.backends.ray_session import session  # before Ray: it sets what Ray reads when it is imported
+from allocsearch.backends.ray_session import refuse_ray_client, session  # before Ray: it sets what Ray reads when it is imported
 
 # isort: split
 from ray import tune
@@ -23,7 +23,6 @@ from ray.tune.search import Searcher
 from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
 from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.core import codec
-from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
 
@@ -59,11 +58,7 @@ class RayExecutor:
     """
 
     def __init__(self, resources: Resources, *, address: str | None = None) -> None:
-        if address is not None and address.startswith("ray://"):
-            raise InputError(
-                "the driver must run on a node of the cluster, but `ray://` would carry its database credentials into a remote actor: "
-                "use `--address auto` there"
-            )
+        refuse_ray_client(address)
         self.resources = resources
         self.num_workers = resources.num_workers
         self._address = address

@@ -32,6 +32,19 @@ from allocsearch.core.errors import InputError  # noqa: E402
 _REACH_SECONDS: Final = 5
 
 
+def refuse_ray_client(address: str | None) -> None:
+    """Ray Client would put the driver, with all that it knows, into an actor of the cluster.
+
+    Raises:
+        InputError: for an `address` that begins with `ray://`.
+    """
+    if address is not None and address.startswith("ray://"):
+        raise InputError(
+            "the driver must run on a node of the cluster, but `ray://` would carry its database credentials into a remote actor: "
+            "use `--address auto` there"
+        )
+
+
 def _stay_on_loopback() -> None:
     """Ray has one switch that makes a session of one node listen on 127.0.0.1 only; it reads it when imported, and in its children."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

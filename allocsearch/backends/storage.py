@@ -29,8 +29,8 @@ def storage_url(url: str | None) -> str:
 def shown_url(url: str) -> str:
     """`url` fit to be shown: without its password."""
     try:
-        return _parsed(url).render_as_string(hide_password=True)
-    except InputError:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
         return "the storage URL"
 
 
@@ -42,14 +42,11 @@ def open_storage(url: str | None) -> RDBStorage:
     """
     url = storage_url(url)
     with explained(url):
-        parsed = _parsed(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}} if sqlite else {"pool_pre_ping": True}
-        if sqlite and parsed.database in (None, "", ":memory:"):
-            raise InputError(f"the storage must outlive the process, but {url} is in memory: name a file, as in sqlite:///studies.db")
-        with experimental(), _readable_tables(url):
-            storage = _made(_with_psycopg(parsed).render_as_string(hide_password=False), options)
-        if sqlite:
+        parsed = parsed_url(url)
+        with experimental():
+            storage = _made(full_url(parsed), engine_options(parsed))
+        _check_tables(storage, url)
+        if is_sqlite(parsed):
             # Write-ahead logging keeps readers (a dashboard, `status`) from ever blocking the driver.
             event.listen(storage.engine, "connect", _use_wal)
             storage.engine.dispose()
@@ -77,7 +74,7 @@ def _made(url: str, options: dict[str, Any]) -> RDBStorage:
     """Optuna's storage. Two processes that open a new database at once both make its tables; the later one looks again."""
     for attempt in range(_OPEN_ATTEMPTS):
         try:
-            return RDBStorage(url, engine_kwargs=options)
+            return RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
         except DatabaseError as error:
             raced = "already exists" in str(error) or "alembic_version" in str(error)
             if not raced or attempt == _OPEN_ATTEMPTS - 1:
@@ -86,24 +83,46 @@ def _made(url: str, options: dict[str, Any]) -> RDBStorage:
     raise AssertionError("the loop returns or raises")
 
 
-def _parsed(url: str) -> URL:
+def parsed_url(url: str) -> URL:
+    """`url` in its parts.
+
+    Raises:
+        InputError: where it is none, or names a database that dies with the process.
+    """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):  # their texts may hold a part of the password
         raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from None
+    if is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
+        raise InputError(f"the storage must outlive the process, but {url} is in memory: name a file, as in sqlite:///studies.db")
+    return parsed
 
 
-@contextmanager
-def _readable_tables(url: str) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise InputError(f"the tables in {shown_url(url)} must fit the installed Optuna, but: {_line(error)}") from error
+def is_sqlite(url: URL) -> bool:
+    """Whether the database is a file of this machine."""
+    return url.get_backend_name() == "sqlite"
 
 
-def _with_psycopg(url: URL) -> URL:
-    """A plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+def full_url(url: URL) -> str:
+    """`url` to connect with, password and all. A plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
+    named = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    return named.render_as_string(hide_password=False)
+
+
+def engine_options(url: URL) -> dict[str, Any]:
+    """What SQLAlchemy's engine is to be made with."""
+    return {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}} if is_sqlite(url) else {"pool_pre_ping": True}
+
+
+def _check_tables(storage: RDBStorage, url: str) -> None:
+    """As Optuna itself would, which leaves the connections open where it refuses."""
+    found, wanted = storage.get_current_version(), storage.get_head_version()
+    if found != wanted:
+        storage.engine.dispose()
+        raise InputError(
+            f"the tables in {shown_url(url)} must fit the installed Optuna, but they are of version {found} and it needs {wanted}: "
+            "see allocsearch db check"
+        )
 
 
 def _use_wal(connection: Any, _record: Any) -> None:

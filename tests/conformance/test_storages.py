@@ -93,7 +93,7 @@ def test_a_database_of_another_optuna(tmp_path):
     storage = open_storage(url)
     with storage.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'v9.9.9'"))
-    assert f"the tables in {url} must fit the installed Optuna, but: " in refusal(url)
+    assert f"the tables in {url} must fit the installed Optuna, but they are of version v9.9.9" in refusal(url)
 
 
 def test_one_writer_does_not_block_readers(tmp_path):

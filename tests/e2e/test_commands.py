@@ -70,7 +70,25 @@ def test_every_shipped_document_validates(cli):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "resume", "status", "front", "export", "cost", "spaces", "studies", "models", "models pull", "validate"]
+    "command",
+    [
+        "",
+        "run",
+        "resume",
+        "status",
+        "front",
+        "export",
+        "cost",
+        "spaces",
+        "studies",
+        "models",
+        "models pull",
+        "validate",
+        "doctor",
+        "db",
+        "db check",
+        "db upgrade",
+    ],
 )
 def test_every_command_has_help_with_an_example(cli, command):
     text = cli(*command.split(), "--help").stdout

@@ -1,0 +1,75 @@
+"""`doctor` and `db`: is everything in place for a run?"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import typer
+
+from allocsearch.cli.app import Address, Json, Storage, app, print_json
+from allocsearch.core.findings import Finding, failed
+
+db_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Check or upgrade the tables in the storage.", epilog="Example: allocsearch db check"
+)
+app.add_typer(db_app, name="db")
+
+_COLOURS: Final = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
+
+
+@app.command(epilog="Example: allocsearch doctor --address auto")
+def doctor(storage: Storage = None, address: Address = None, as_json: Json = False) -> None:
+    """Check this machine, the storage, and with --address the cluster. Exit code 1 where something must be mended before a run."""
+    _show(_findings(storage, address), as_json=as_json)
+
+
+@db_app.command(epilog="Example: allocsearch db check")
+def check(storage: Storage = None, as_json: Json = False) -> None:
+    """Say whether the tables fit the installed Optuna. Exit code 1 where they do not."""
+    from allocsearch.backends.schema import schema_of  # noqa: PLC0415 - imports Optuna
+
+    _show([schema_of(storage).finding], as_json=as_json)
+
+
+@db_app.command(epilog="Example: allocsearch db upgrade")
+def upgrade(storage: Storage = None, as_json: Json = False) -> None:
+    """Make the tables, or bring them to the installed Optuna's version. Stop all drivers and back the database up before."""
+    from allocsearch.backends import schema  # noqa: PLC0415 - imports Optuna
+
+    before, after = schema.upgrade(storage)
+    done = {"missing": "made", "behind": f"upgraded from {before.version}"}.get(before.state, "nothing to do")
+    _show([Finding("upgrade", "ok", done), after.finding], as_json=as_json)
+
+
+def _findings(storage: str | None, address: str | None) -> Iterator[Finding]:
+    from allocsearch import exposure, health  # noqa: PLC0415
+    from allocsearch.backends.database_health import database  # noqa: PLC0415 - imports Optuna
+
+    yield from health.machine()
+    yield from database(storage)
+    hosts = exposure.own_addresses()
+    if address is not None:
+        from allocsearch.backends.ray_health import cluster  # noqa: PLC0415 - seconds to import
+
+        findings, nodes = cluster(address)
+        yield from findings
+        hosts = sorted({*hosts, *nodes} - {"127.0.0.1"})
+    yield from exposure.exposed(hosts)
+
+
+def _show(findings: Iterable[Finding], *, as_json: bool) -> None:
+    """Each as soon as it is known. Raises `typer.Exit` with code 1 where one failed."""
+    seen = list[Finding]()
+    for finding in findings:
+        seen.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        rows = [{"check": f.check, "level": f.level, "found": f.found, "remedy": f.remedy or None} for f in seen]
+        print_json({"ok": not failed(seen), "checks": rows})
+    if failed(seen):
+        raise typer.Exit(1)
+
+
+def _print(finding: Finding) -> None:
+    level = typer.style(f"{finding.level:<4}", fg=_COLOURS[finding.level])
+    typer.echo(f"{level}  {finding.check:<10}  {finding.found}" + (f" → {finding.remedy}" if finding.remedy else ""))

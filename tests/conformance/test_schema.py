@@ -1,0 +1,132 @@
+"""The tables of a storage, on every database: found as they are, made, upgraded, and never touched by a look."""
+
+import itertools
+import logging
+
+import pytest
+import sqlalchemy
+from sqlalchemy import text
+
+from allocsearch.backends import schema
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.database_health import database, stays_here
+from allocsearch.backends.storage import full_url, parsed_url
+from allocsearch.core.errors import InputError
+from tests.conformance.toy import Desk, finish
+
+_databases = itertools.count()
+OLDER = "v3.0.0.d"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request, tmp_path):
+    """A database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'studies.db'}"
+    url = request.getfixturevalue("postgres_url")
+    name = f"schema_{next(_databases)}"
+    execute(url, f"CREATE DATABASE {name}")
+    return url.replace("/postgres?", f"/{name}?")
+
+
+def execute(url, *statements):
+    engine = sqlalchemy.create_engine(full_url(parsed_url(url)), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        found = [connection.execute(text(statement)) for statement in statements]
+        rows = found[-1].all() if found[-1].returns_rows else None
+    engine.dispose()
+    return rows
+
+
+def tables(url):
+    engine = sqlalchemy.create_engine(full_url(parsed_url(url)))
+    found = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    return found
+
+
+def made_older(url):
+    """As an Optuna before the last change of its tables left them."""
+    finish(Desk(url, "old").create(trials=2))
+    execute(url, "DROP INDEX ix_trials_study_id", f"UPDATE alembic_version SET version_num = '{OLDER}'")
+
+
+def test_an_empty_database_is_seen_and_left_empty(empty_url):
+    assert schema.schema_of(empty_url).state == "missing"
+    assert [found.level for found in database(empty_url)][:2] == ["ok", "ok"]
+    assert tables(empty_url) == set()
+
+
+def test_upgrade_makes_the_tables(empty_url):
+    before, after = schema.upgrade(empty_url)
+    assert (before.state, after.state) == ("missing", "current")
+    assert schema.upgrade(empty_url) == (after, after)
+
+
+def test_an_older_schema_is_seen_refused_by_a_run_and_upgraded(empty_url):
+    made_older(empty_url)
+    assert schema.schema_of(empty_url).state == "behind"
+    with pytest.raises(InputError, match="must fit the installed Optuna"):
+        Catalog(empty_url)
+    assert "fail" in [found.level for found in database(empty_url)]
+    handlers = list(logging.getLogger().handlers)
+    before, after = schema.upgrade(empty_url)
+    assert (before.state, before.version, after.state) == ("behind", OLDER, "current")
+    assert logging.getLogger().handlers == handlers
+    assert len(Catalog(empty_url).record("old").trials) == 2
+
+
+def test_a_newer_schema_is_left_alone(empty_url):
+    schema.upgrade(empty_url)
+    execute(empty_url, "UPDATE alembic_version SET version_num = 'v9.9.9'")
+    assert schema.schema_of(empty_url).state == "ahead"
+    with pytest.raises(InputError, match=r"but the tables are of version v9\.9\.9"):
+        schema.upgrade(empty_url)
+
+
+def test_tables_of_somebody_else_are_left_alone(empty_url):
+    execute(empty_url, "CREATE TABLE studies (name VARCHAR(10))")
+    assert schema.schema_of(empty_url).state == "foreign"
+    with pytest.raises(InputError, match="must be of a version"):
+        schema.upgrade(empty_url)
+    assert tables(empty_url) == {"studies"}
+
+
+def test_a_look_writes_nothing(empty_url):
+    finish(Desk(empty_url, "mine").create(trials=2))
+    found = list(database(empty_url))
+    assert {finding.level for finding in found} <= {"ok", "warn"}
+    assert "it can be written" in [finding.found for finding in found]
+    assert Catalog(empty_url).names() == ["mine"]
+
+
+def test_a_database_that_cannot_be_written_is_said(tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    schema.upgrade(url)
+    found = list(database(f"sqlite:///file:{tmp_path}/studies.db?mode=ro&uri=true"))
+    assert [finding.level for finding in found] == ["ok", "ok", "fail"]
+    assert "readonly" in found[-1].found
+
+
+def test_a_mighty_role_is_a_warning_and_a_least_one_is_not(postgres_url):
+    schema.upgrade(postgres_url)
+    assert next(found for found in database(postgres_url) if found.check == "role").level == "warn"
+    execute(
+        postgres_url,
+        "CREATE ROLE doctor_reader LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO doctor_reader",
+    )
+    found = {(one.check, one.level) for one in database(postgres_url.replace("postgres@", "doctor_reader@"))}
+    assert ("role", "ok") in found
+    assert ("database", "fail") in found  # it may not write
+
+
+def test_a_socket_and_loopback_do_not_leave_the_machine():
+    assert all(map(stays_here, ["", "localhost", "127.0.0.1", "::1", "/run/postgresql"]))
+    assert not any(map(stays_here, ["db", "10.0.0.1", "example.org"]))
+
+
+def test_a_database_that_does_not_answer_is_one_failure_without_the_password():
+    (found,) = database("postgresql://me:hunter2@127.0.0.1:1/none")
+    assert found.level == "fail"
+    assert "hunter2" not in str(found)

@@ -1,0 +1,61 @@
+"""`doctor` and `db`, as a user meets them."""
+
+import json
+import sqlite3
+
+
+def test_doctor_gives_a_new_machine_its_lines_and_touches_no_database(cli):
+    found = cli.json("doctor")
+    assert found["ok"]
+    checks = {row["check"]: row for row in found["checks"]}
+    assert checks.keys() >= {"python", "packages", "GPU", "memory", "home", "disk", "model", "database", "schema", "binds"}
+    assert checks["model"]["remedy"] == "allocsearch models pull smollm2-135m"
+    assert list(cli.home.iterdir()) == []
+
+
+def test_doctor_prints_a_line_for_each_and_fails_with_1(cli):
+    result = cli("doctor", "--storage", "postgresql://me:hunter2@127.0.0.1:1/none", code=1)
+    lines = result.stdout.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "warn", "fail"}
+    (failure,) = [line for line in lines if line.startswith("fail")]
+    assert "postgresql://me:***@127.0.0.1:1/none" in failure
+    assert " → " in failure
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+def test_doctor_refuses_ray_client_and_names_a_cluster_that_does_not_answer(cli):
+    for address, says in (("ray://host:10001", "credentials"), ("127.0.0.1:1", "must answer at '127.0.0.1:1'")):
+        found = json.loads(cli("doctor", "--address", address, "--json", code=1).stdout)
+        (failure,) = [row for row in found["checks"] if row["level"] == "fail"]
+        assert failure["check"] == "cluster"
+        assert says in failure["found"]
+
+
+def test_the_tables_are_made_once_and_then_fit(cli):
+    assert "no tables yet" in cli("db", "check").stdout
+    assert list(cli.home.iterdir()) == []
+    assert "made" in cli("db", "upgrade").stdout
+    assert "nothing to do" in cli("db", "upgrade").stdout
+    assert cli.json("db", "check")["ok"]
+
+
+def test_tables_that_do_not_fit_are_exit_code_1_and_left_alone_with_2(cli):
+    cli("db", "upgrade")
+    with sqlite3.connect(cli.home / "studies.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9'")
+    connection.close()
+    assert "fail" in cli("db", "check", code=1).stdout
+    assert "v9.9.9" in cli("db", "upgrade", code=2).stderr
+
+
+def test_an_upgrade_says_what_it_did_and_nothing_else(cli):
+    """Optuna's migrations would set up logging to the terminal."""
+    cli("db", "upgrade")
+    with sqlite3.connect(cli.home / "studies.db") as connection:
+        connection.executescript("DROP INDEX ix_trials_study_id; UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    connection.close()
+    assert "allocsearch db upgrade" in cli("db", "check", code=1).stdout
+    result = cli.process("db", "upgrade")
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ok", "upgrade"], ["ok", "schema"]]
+    assert "upgraded from v3.0.0.d" in result.stdout
+    assert result.stderr == ""
