@@ -67,7 +67,8 @@ def run(moe_peft_python, smollm, earlier):
 
 def table(found):
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    lines = [ABOUT.format(**{**found, "versions": versions})]
+    lines = [ABOUT.format(**{**found, "versions": versions}), *(f"\n- {note}" for note in found.get("notes", []))]
+    lines += ["", "## One training step of a model (forward, backward, AdamW; 4 × 128 tokens)"]
     for model in found["models"]:
         lines += ["", f"### {title(model['case'])}", "", HEADINGS, "|---|" + "---:|" * 7]
         rows = {row["variant"]: row for row in model["rows"]}
@@ -115,16 +116,14 @@ ABOUT = """\
 {date}, {processor}, {threads} thread on a machine of {cores} cores that did other work too; {versions}.
 Command: `OMP_NUM_THREADS=1 python benchmarks/moelora_speed.py --moe-peft-python PATH --smollm FOLDER` ({cpu_seconds} s of CPU time).
 
-Process CPU time, medians of interleaved rounds; read ratios, to about 10 %. `saved` is what autograd keeps for the backward pass,
-parameters left out; `peak` is by how much a step raises resident memory. Raw numbers: `moelora_speed.json`.
+Process CPU time, medians of interleaved rounds; read ratios, and those to about 15 %. `saved` is what autograd keeps for the backward
+pass, parameters left out; `peak` is by how much a step raises resident memory. Raw numbers: `moelora_speed.json`.
 
 moe-peft 2.0.2 runs in an environment of its own (torch 2.13.0, transformers 4.46.3), with eager attention and the dropout that it insists
 on (0.05), so its own LoRA is its yardstick. The loops compute expert by expert what ours computes at once. MoA's block has LoRA of rank 8
 on five linears and a parallel adapter of width 16: fewer ranks than LoRA r32. With one expert a linear its loop has nothing to loop over.
-Ours with top-k routers includes the balance loss, the loops do not. Nobody can be faster than the first row, the limit: what it is faster
-by bounds what anyone can be.
-
-## One training step of a model (forward, backward, AdamW; 4 × 128 tokens)"""
+Ours with top-k routers includes the balance loss, the loops do not. The first row is the limit: it trains nothing, so what it is faster by
+bounds, up to noise, what an adapter can be."""
 
 
 def title(case):
