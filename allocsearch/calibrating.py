@@ -97,8 +97,8 @@ def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
 
 
 def default_scores(spec: StudySpec) -> tuple[str, ...]:
-    """The scores that mean something for a study: none under a router per block."""
-    return () if spec.routing.routing().per_block else SCORED_STARTS
+    """The scores that mean something for a study: none under a router per block. One-shot trains first, so it must be asked for."""
+    return () if spec.routing.routing().per_block else tuple(name for name in SCORED_STARTS if name != ONE_SHOT)
 
 
 def _training(spec: StudySpec) -> dict[str, Any]:

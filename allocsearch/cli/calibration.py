@@ -20,7 +20,8 @@ def calibrate(
     name: Annotated[str | None, typer.Option(help="Name of the study that will use it. Default: the spec's.")] = None,
     allocations: Annotated[int, typer.Option(min=4, help="Allocations to train.")] = 12,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds for each.")] = 3,
-    scores: Annotated[bool, typer.Option("--scores/--no-scores", help="Hold training-free and one-shot scores against it.")] = True,
+    scores: Annotated[bool, typer.Option("--scores/--no-scores", help="Hold training-free scores against the proxy, too.")] = True,
+    one_shot: Annotated[bool, typer.Option("--one-shot", help="And one-shot scores, for which one super-adapter is trained.")] = False,
     metric: Annotated[Metric, typer.Option(help="What the recommendation is for.")] = "accuracy",
     margin: Annotated[float, typer.Option(min=0.01, help="The difference to resolve: points of accuracy, or mnat of NLL.")] = 1.0,
     workers: Workers = None,
@@ -32,6 +33,7 @@ def calibrate(
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
     from allocsearch import spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
     from allocsearch.calibrating import calibrating, default_scores  # noqa: PLC0415
+    from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
     from allocsearch.workplace import Options  # noqa: PLC0415
 
@@ -46,7 +48,7 @@ def calibrate(
                 terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch calibrate {study}", markup=False)
                 raise KeyboardInterrupt from error
             raise
-        found = running.result(default_scores(parsed) if scores else ())
+        found = running.result([*(default_scores(parsed) if scores else ()), *((ONE_SHOT,) if one_shot else ())])
     advice = recommend(found, metric=metric, difference=margin / UNITS[metric][0])
     if as_json:
         print_json({"study": parsed.name, "calibration": found.to_json(), "recommendation": advice.to_json()})
