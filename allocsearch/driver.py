@@ -30,6 +30,8 @@ from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, exec
 _SCORED: Final = "scored_starts"
 _TRANSFERRED: Final = "transferred_starts"
 _NUM_TRANSFERRED: Final = 5
+_MAY_CHANGE: Final = ("trials:", "name:", "about:", "replication.", "confirmation.")
+"""Parts of a spec that change nothing of what was found so far."""
 
 
 class Run:
@@ -97,9 +99,9 @@ class Run:
         scores = map(ScoredStart.from_json, attrs.get(_SCORED, []))
         return published + earlier + [(score.name, score.allocation) for score in scores if score.allocation is not None]
 
-    def confirm(self) -> Iterator[StageTrial]:
-        """What follows the search: see `Stages.confirm`."""
-        yield from self._stages.confirm(self._confirmation)
+    def follow_up(self) -> Iterator[StageTrial]:
+        """What follows the search: replication, then confirmation; see `Stages`."""
+        yield from self._stages.follow_up(self.record.spec.replication, self._confirmation)
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""
@@ -183,7 +185,7 @@ def run(study: str = "quickstart", *, options: Options = HERE, **overrides: Any)
     with start(spec, source=source_of(study, overrides), options=options) as running:
         for _ in running:
             pass
-        for _ in running.confirm():
+        for _ in running.follow_up():
             pass
     return Catalog(options.storage).record(running.name)
 
@@ -251,7 +253,7 @@ def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
 
 def is_finished(record: StudyRecord, spec: StudySpec) -> bool:
     """Whether `record` is a study of this very spec with nothing left to do."""
-    return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.num_missing == 0 and record.is_confirmed
+    return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.is_complete
 
 
 def _check_unchanged(record: StudyRecord) -> None:
@@ -260,7 +262,7 @@ def _check_unchanged(record: StudyRecord) -> None:
     if file is None or not Path(file).is_file():
         return  # the spec in the database is the study's; the file was only its first form
     now = specs.load(file, source.get("overrides", {}))
-    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(("trials:", "name:", "about:", "confirmation."))]
+    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(_MAY_CHANGE)]
     if changes:
         raise InputError(
             f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "

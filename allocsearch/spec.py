@@ -14,6 +14,7 @@ from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
+from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
 from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
 
@@ -24,7 +25,9 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 __all__ = [
     "SPACE_SCHEMA",
     "Closed",
+    "ConfirmationSpec",
     "Objective",
+    "ReplicationSpec",
     "RoutingSpec",
     "Sampler",
     "SpaceSpec",
@@ -111,21 +114,6 @@ class LimitsSpec(Closed):
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
-class ConfirmationSpec(Closed):
-    """What is trained anew after a search, with fresh seeds and at full length, and scored on the test rows.
-
-    `candidates` allocations that the search names and all of its baselines, each with `seeds` fresh seeds; nothing where `candidates`
-    is 0. Before that, `random_trials` allocations are drawn at random and searched in the same way, and the best of them becomes a
-    baseline: as many as the sampler itself proposed, unless said otherwise, so that both had equal compute. With a `margin`, in points of
-    accuracy, the smallest allocation is named that is not worse than the winner by more.
-    """
-
-    candidates: Annotated[int, Field(ge=0)] = 3
-    seeds: Positive = 3
-    random_trials: Annotated[int, Field(ge=0)] | None = None
-    margin: Annotated[float, Field(gt=0, lt=100)] | None = None
-
-
 def _as_budget(text: str) -> str:
     Budget.parse(text)
     return text
@@ -186,6 +174,7 @@ class StudySpec(Closed):
     proxy: ProxySpec = ProxySpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     limits: LimitsSpec = LimitsSpec()
+    replication: ReplicationSpec = ReplicationSpec()
     confirmation: ConfirmationSpec = ConfirmationSpec()
 
     @field_validator("scheduler")
@@ -204,9 +193,16 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, how many trials it gets, or what confirms them."""
-        left_out: dict[str, Any] = {"name": True, "about": True, "trials": True, "confirmation": True, "space": {"about"}}
-        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
+        """Sixteen hex digits of all that changes what the study finds; not its name, how many trials it gets, or what follows them."""
+        left_out: dict[str, Any] = {
+            "name": True,
+            "about": True,
+            "trials": True,
+            "replication": True,
+            "confirmation": True,
+            "space": {"about"},
+        }
+        content = self.model_dump(mode="json", by_alias=True, exclude=left_out | {"space": {"about"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:

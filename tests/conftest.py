@@ -87,6 +87,7 @@ def write_study(tiny_model, tiny_rows):
             "trials": 6,
             "warm_starts": ["uniform", "lora"],
             "proxy": {"train_rows": 32, "search_rows": 24, "batch_size": 8, "dtype": "float32"},
+            "replication": {"contenders": 0},
             "confirmation": {"candidates": 0},
             **overrides,
         }

@@ -16,6 +16,7 @@ from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.storage import explained, open_storage, storage_url
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Failed, SeedScore, Trial
+from allocsearch.search.finalists import with_replicas
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import ConfirmationSpec, StudySpec
 
@@ -23,7 +24,8 @@ _SPEC: Final = "spec"
 _TARGET: Final = "target_trials"
 _OF: Final = "companion_of"
 CONFIRMATION: Final = "confirmation"
-CONFIRMED: Final = "confirmed"
+FOLLOWED_UP: Final = "followed_up"
+CONTENDERS: Final = "contenders"
 
 Companion = Literal["calibration", "random", "replicas", "confirmation"]
 """What is trained beside a search, each in a study of its own: `NAME/calibration` and so on, so that a search's trials stay its own."""
@@ -33,6 +35,7 @@ Companion = Literal["calibration", "random", "replicas", "confirmation"]
 class StudyRecord:
     """A study as it stands in the database at one moment.
 
+    Its trials carry the scores of their replicas, too.
     `wall_seconds` goes from the start of its first trial to the last end of one, pauses between drivers included.
     """
 
@@ -57,9 +60,15 @@ class StudyRecord:
         return self.spec.confirmation if asked is None else ConfirmationSpec.model_validate(asked)
 
     @property
-    def is_confirmed(self) -> bool:
-        """Whether everything that is to follow the search has ended."""
-        return self.confirmation.candidates == 0 or self.attrs.get(CONFIRMED) == self.confirmation.model_dump(mode="json")
+    def follow_up(self) -> dict[str, Any]:
+        """What is to follow the search, as JSON: kept with the study once all of it has ended."""
+        return {"replication": self.spec.replication.model_dump(mode="json"), "confirmation": self.confirmation.model_dump(mode="json")}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the search and everything that is to follow it have ended."""
+        wanted = self.spec.replication.contenders > 1 or self.confirmation.candidates > 0
+        return self.num_missing == 0 and (not wanted or self.attrs.get(FOLLOWED_UP) == self.follow_up)
 
     @property
     def num_missing(self) -> int:
@@ -109,8 +118,12 @@ class Catalog:
             frozen = study.get_trials(deepcopy=False)
             _check_ours(name, frozen)
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
-            trials = tuple(map(records.trial_of, frozen))
+            trials = with_replicas(tuple(map(records.trial_of, frozen)), self._replicas(name))
             return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), _wall_seconds(frozen))
+
+    def _replicas(self, name: str) -> tuple[Trial, ...]:
+        beside = None if _is_companion(name) else self.companion(name, "replicas")
+        return () if beside is None else beside.trials
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals) -> OptunaStudy:
         """The study to ask and tell. Only one driver may hold it."""

@@ -39,7 +39,7 @@ def compare(
     if found is not None:
         show_evidence(record, found, margin=margin, as_json=as_json)
         return
-    if record.is_confirmed and record.confirmation.candidates:
+    if catalog.companion(name, "confirmation") is not None:
         raise InfeasibleError(f"trial {winner} ({pick}) must have been confirmed, but it has not: allocsearch confirm {name}")
     if margin is not None or against:
         raise InfeasibleError(

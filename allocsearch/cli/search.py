@@ -120,7 +120,7 @@ def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool,
             with terminal.display(running, num_trials=num_trials) as show:
                 for trial in running:
                     show(trial)
-        for staged in running.confirm():
+        for staged in running.follow_up():
             terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
     except BaseException as error:
         if interrupted(error):

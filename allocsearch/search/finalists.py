@@ -1,14 +1,16 @@
 """Which allocations are trained anew after a search, and with which seeds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, get_args
 
-from allocsearch.core.trial import Trial
+from allocsearch.core.trial import Measured, SeedScore, Trial
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
 CONFIRMATION_SEEDS: Final = 10_000
 CALIBRATION_SEEDS: Final = 20_000
+REPLICATION_SEEDS: Final = 30_000
 """Where the seeds of each count from: far from any that a study lists, and from each other."""
 
 
@@ -31,15 +33,21 @@ def fresh_seeds(used: Sequence[int], count: int, *, start: int = CONFIRMATION_SE
     return tuple(seed for seed in range(start, start + count + len(used)) if seed not in used)[:count]
 
 
-def merged(trials: Sequence[Trial]) -> list[Point]:
-    """Measured trials of one allocation and one routing each, put together: all of their seeds, in rising order.
+def with_replicas(trials: Sequence[Trial], replicas: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials of a search, each measured one with the scores of its replicas, too: every later view reads means over all seeds."""
+    further: dict[object, list[SeedScore]] = {}
+    for replica in replicas:
+        if isinstance(replica.outcome, Measured):
+            further.setdefault(replica.assignment.allocation, []).extend(replica.outcome.scores)
+    return tuple(_with(trial, further.get(trial.assignment.allocation, [])) for trial in trials)
 
-    Seconds are those of all seeds. The first trial stands for them.
-    """
-    groups: dict[tuple[object, object], list[Point]] = {}
-    for point in results.points(trials):
-        groups.setdefault((point.trial.assignment.allocation, point.trial.assignment.routing), []).append(point)
-    return [results.together(points) for points in groups.values()]
+
+def _with(trial: Trial, further: Sequence[SeedScore]) -> Trial:
+    if not isinstance(trial.outcome, Measured) or not further:
+        return trial
+    known = {score.seed for score in trial.outcome.scores}
+    fresh = sorted((score for score in further if score.seed not in known), key=lambda score: score.seed)
+    return replace(trial, outcome=replace(trial.outcome, scores=(*trial.outcome.scores, *fresh)))
 
 
 def _by_accuracy(point: Point) -> tuple[float, int, int]:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from allocsearch.core import front
@@ -43,14 +43,6 @@ class Progress:
 def points(trials: Sequence[Trial]) -> list[Point]:
     """The measured trials, by number."""
     return [_point(trial, trial.outcome) for trial in trials if isinstance(trial.outcome, Measured)]
-
-
-def together(found: Sequence[Point]) -> Point:
-    """One point of several that trained the same allocation with other seeds: all their scores, the first trial's identity."""
-    first = found[0]
-    scores = sorted((score for point in found for score in point.measured.scores), key=lambda score: score.seed)
-    seconds = sum(point.measured.seconds for point in found)
-    return _point(first.trial, replace(first.measured, scores=tuple(scores), seconds=seconds))
 
 
 def _point(trial: Trial, measured: Measured) -> Point:

@@ -54,6 +54,7 @@ def searched(cli):
         "trials": 3,
         "warm_starts": ["uniform"],
         "proxy": {"train_rows": 16, "search_rows": 24, "batch_size": 8},
+        "replication": {"contenders": 0},
         "confirmation": {"candidates": 0},
     }
     path = cli.home / "real.yaml"
