@@ -12,6 +12,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.backends.storage import shown_url
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Executor
 from allocsearch.home import home
@@ -96,7 +97,7 @@ def only_driver(url: str, name: str) -> Iterator[None]:
     folder = home() / "locks"
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{sha256(f'{url}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
+        lock = FileLock(folder / f"{sha256(f'{shown_url(url)}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
         lock.acquire()
     except Timeout as error:
         raise InputError(f"a study must have one driver, but another process is running {name!r}: wait for it, or stop it") from error

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from tests.postgres import postgres_url  # noqa: F401 - a fixture
+
 # A machine under load must not fail a law: pytest's own timeout stops what hangs.
 settings.register_profile("allocsearch", deadline=None)
 settings.load_profile("allocsearch")

@@ -30,6 +30,7 @@ from ray._private import ray_constants  # noqa: E402
 from allocsearch.core.errors import InputError  # noqa: E402
 
 _REACH_SECONDS: Final = 5
+_SECRETS: Final = ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
 
 
 def refuse_ray_client(address: str | None) -> None:
@@ -59,6 +60,16 @@ def _reach(address: str | None) -> None:
 
 
 @contextmanager
+def _without_secrets() -> Iterator[None]:
+    """What a session starts inherits the environment, and workers have no business with the database."""
+    kept = {name: os.environ.pop(name) for name in _SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
 def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     """A Ray session that says nothing on the terminal; one that was there before stays."""
     if ray.is_initialized():
@@ -71,13 +82,14 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
         _stay_on_loopback()
     try:
         _reach(address)
-        ray.init(
-            address="local" if address is None else address,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-            configure_logging=False,
-            **(local if address is None else {}),
-        )
+        with _without_secrets():
+            ray.init(
+                address="local" if address is None else address,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                configure_logging=False,
+                **(local if address is None else {}),
+            )
     except (RuntimeError, ValueError, OverflowError, OSError) as error:
         what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
         raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error

@@ -1,9 +1,11 @@
 """Opening the database that remembers studies: SQLite in the home folder by default, any SQLAlchemy URL otherwise."""
 
+import os
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import optuna
@@ -22,8 +24,29 @@ _OPEN_PAUSE_SECONDS: Final = 0.2
 
 
 def storage_url(url: str | None) -> str:
-    """The URL to use: `url`, or the SQLite file in the home folder."""
-    return url or f"sqlite:///{home() / 'studies.db'}"
+    """The URL to use: `url`, else what the environment names, else the SQLite file in the home folder.
+
+    `ALLOCSEARCH_STORAGE` holds a URL and `ALLOCSEARCH_STORAGE_FILE` the path of a file that does, so that a password needs to stand
+    neither in a command line nor in an environment.
+
+    Raises:
+        InputError: where that file cannot be read or is empty.
+    """
+    return url or os.environ.get("ALLOCSEARCH_STORAGE") or _url_in_file() or f"sqlite:///{home() / 'studies.db'}"
+
+
+def _url_in_file() -> str | None:
+    file = os.environ.get("ALLOCSEARCH_STORAGE_FILE")
+    if not file:
+        return None
+    try:
+        url = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"the file that ALLOCSEARCH_STORAGE_FILE names must be readable, but {file!r} is not: {reason}") from None
+    if not url:
+        raise InputError(f"the file that ALLOCSEARCH_STORAGE_FILE names must hold a database URL, but {file!r} is empty")
+    return url
 
 
 def shown_url(url: str) -> str:

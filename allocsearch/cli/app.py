@@ -19,7 +19,11 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and everything else on stderr.")]
 Storage = Annotated[
     str | None,
-    typer.Option("--storage", envvar="ALLOCSEARCH_STORAGE", help="Database URL. Default: SQLite in ALLOCSEARCH_HOME.", show_default=False),
+    typer.Option(
+        "--storage",
+        help="Database URL. Default: that of ALLOCSEARCH_STORAGE or in the file ALLOCSEARCH_STORAGE_FILE, else SQLite in ALLOCSEARCH_HOME.",
+        show_default=False,
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="The study's name.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help="Trials at a time. Default: one per GPU, or per CPU.")]

@@ -17,6 +17,9 @@ def tiny_study(tmp_path, write_study):
     return lambda **overrides: write_study(tmp_path / "study.yaml", **overrides)
 
 
+STORAGE = ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE")
+
+
 class Cli:
     """The command line with a home folder of its own: in this process where that will do, as a process where it must be one."""
 
@@ -24,7 +27,8 @@ class Cli:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self.env = {**os.environ, "ALLOCSEARCH_HOME": str(home), "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        self.env.pop("ALLOCSEARCH_STORAGE", None)
+        for name in STORAGE:
+            self.env.pop(name, None)
 
     def start(self, *arguments: object) -> subprocess.Popen:
         command = [sys.executable, "-m", "allocsearch", *map(str, arguments)]
@@ -45,7 +49,8 @@ class Cli:
             patch.setattr(sys, "argv", ["allocsearch", *map(str, arguments)])
             patch.setenv("ALLOCSEARCH_HOME", str(self.home))
             patch.setenv("HF_HUB_OFFLINE", "1")
-            patch.delenv("ALLOCSEARCH_STORAGE", raising=False)
+            for name in STORAGE:
+                patch.delenv(name, raising=False)
             patch.chdir(self.home)
             with pytest.raises(SystemExit) as stop:
                 main()
