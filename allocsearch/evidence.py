@@ -17,6 +17,7 @@ from allocsearch.search.confirmation import Confirmed, confirm
 from allocsearch.search.finalists import finalists
 from allocsearch.search.margins import Smallest, smallest_not_worse
 from allocsearch.search.replicates import Replicated, replicated
+from allocsearch.search.variance_components import Components
 
 _SAME: Final = ("task_digest", "model_digest")
 
@@ -88,6 +89,7 @@ def evidence(
     metric: Metric = "accuracy",
     margin: float | None = None,
     against: Sequence[str] = (),
+    noise: Components | None = None,
 ) -> Evidence | None:
     """What the test rows say of one trial of a study; None where it was not confirmed.
 
@@ -98,6 +100,7 @@ def evidence(
         metric: what differences and the margin are measured in.
         margin: in shares of accuracy, or in nats.
         against: other studies whose winners stand beside the baselines.
+        noise: of the proxy, from a calibration; it says what margin can be resolved better than the few confirmed allocations do.
 
     Raises:
         InputError: where another study has other data, another model, or nothing that was confirmed.
@@ -114,7 +117,7 @@ def evidence(
     everyone = (winner, *others, *(row for row in baselines if row not in rows))
     front = {point.trial.number for point in results.pareto(record.trials)}
     smaller = [row.results for row in others if row.searched in front and row.results.params < winner.results.params]
-    answer = smallest_not_worse(winner.results, smaller, margin, metric=metric) if margin is not None and smaller else None
+    answer = smallest_not_worse(winner.results, smaller, margin, metric=metric, noise=noise) if margin is not None and smaller else None
     return Evidence(winner, everyone, tuple(found), metric, answer)
 
 

@@ -85,7 +85,7 @@ def comparison_table(comparisons: Sequence[Comparison], *, metric: str) -> Table
             f"{scale * c.difference:+.1f}",
             f"[{scale * c.interval[0]:+.1f}, {scale * c.interval[1]:+.1f}]",
             f"{c.p_adjusted:.3f}",
-            "winner is better" if c.verdict == "better" else c.verdict,
+            c.verdict if c.verdict != "better" else "winner is better" if c.covers_seeds else "winner is better with this seed",
         )
         for c in comparisons
     ]

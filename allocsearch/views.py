@@ -82,6 +82,7 @@ def compare_json(record: StudyRecord, winner: Point, comparisons: Sequence[Compa
                 "verdict": c.verdict,
                 "seeds": list(c.seeds),
                 "rows": c.num_rows,
+                "covers_seeds": c.covers_seeds,
             }
             for c in comparisons
         ],

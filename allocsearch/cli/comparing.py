@@ -27,6 +27,7 @@ def compare(
     On the test rows where the study was confirmed, else on the search rows.
     """
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
+    from allocsearch.calibrating import calibration_of  # noqa: PLC0415
     from allocsearch.evidence import evidence  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
@@ -35,7 +36,9 @@ def compare(
     margin = record.confirmation.margin if margin is None and metric == "accuracy" else margin
     share = None if margin is None else margin / (100 if metric == "accuracy" else 1000)
     winner = results.picked(record.trials, pick).trial.number
-    found = evidence(catalog, record, trial=winner, metric=metric, margin=share, against=against or ())
+    measured = calibration_of(catalog, record.spec)
+    noise = None if measured is None else measured.signal(metric).variances
+    found = evidence(catalog, record, trial=winner, metric=metric, margin=share, against=against or (), noise=noise)
     if found is not None:
         show_evidence(record, found, margin=margin, as_json=as_json)
         return
@@ -45,7 +48,7 @@ def compare(
         raise InfeasibleError(
             f"a margin and other studies need results on the test rows, but {name!r} has none: allocsearch confirm {name}"
         )
-    _compare_on_search_rows(record, pick=pick, metric=metric, as_json=as_json)
+    _compare_on_search_rows(record, pick=pick, metric=metric, noise=noise, as_json=as_json)
 
 
 def show_evidence(record: Any, found: Any, *, margin: float | None, as_json: bool) -> None:
@@ -83,7 +86,7 @@ def _margin_line(found: Any, margin: float) -> str:
     return line if answer.remark is None else f"{line}; {answer.remark}"
 
 
-def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, as_json: bool) -> None:
+def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, as_json: bool) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
     from allocsearch.search import comparison, results  # noqa: PLC0415
 
@@ -94,7 +97,8 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, as_json: boo
         raise InfeasibleError(
             f"a comparison needs a finished baseline, but {name!r} has none besides the winner: list `warm_starts` in its spec"
         )
-    found = comparison.compare(winner, baselines, results.points(record.trials), metric=metric)
+    variance = None if noise is None else noise.allocation_seed
+    found = comparison.compare(winner, baselines, results.points(record.trials), metric=metric, seed_variance=variance)
     if as_json:
         print_json(views.compare_json(record, winner, found, metric=metric))
         return
@@ -106,6 +110,6 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, as_json: boo
         f"best of {len(results.points(record.trials))} trials (reality check), Holm-adjusted over the baselines.",
         style="dim",
     )
-    if seeds == 1:
-        line = f"One seed says nothing about the seed's own noise, and the search chose on these rows: allocsearch confirm {name}"
+    if not found[0].covers_seeds:
+        line = f"One seed cannot show its own noise, so p and interval leave it out: allocsearch calibrate {name}, or confirm {name}"
         terminal.out.print(line, style="dim")
