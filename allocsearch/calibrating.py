@@ -15,6 +15,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import layer_costs
 from allocsearch.core.trial import Assignment
 from allocsearch.core.warm_starts import ONE_SHOT, SCORED_STARTS
+from allocsearch.models import head_of
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, one_shot_scores, scored_starts
 from allocsearch.search import results
@@ -97,8 +98,9 @@ def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
 
 
 def default_scores(spec: StudySpec) -> tuple[str, ...]:
-    """The scores that mean something for a study: none under a router per block. One-shot trains first, so it must be asked for."""
-    return () if spec.routing.routing().per_block else tuple(name for name in SCORED_STARTS if name != ONE_SHOT)
+    """The scores that mean something for a study: none under a router per block or on an encoder. One-shot trains first: ask for it."""
+    without = spec.routing.routing().per_block or head_of(spec.model, spec.revision).modules
+    return () if without else tuple(name for name in SCORED_STARTS if name != ONE_SHOT)
 
 
 def _training(spec: StudySpec) -> dict[str, Any]:

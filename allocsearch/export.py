@@ -139,10 +139,16 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"the output must be a new or empty folder, but {folder} exists: choose another with -o")
+    from allocsearch.models import head_of  # noqa: PLC0415 - see below
     from allocsearch.training.adapter import adapter_config  # noqa: PLC0415 - imports torch, which a YAML export does without
 
     adapter = adapter_config(
-        exported.allocation, exported.routing.routing(), alpha=exported.alpha, aux_loss_weight=exported.aux_loss_weight, base=base_model
+        exported.allocation,
+        exported.routing.routing(),
+        alpha=exported.alpha,
+        aux_loss_weight=exported.aux_loss_weight,
+        base=base_model,
+        head=head_of(base_model, exported.model.revision),
     )
     adapter.inference_mode = True
 

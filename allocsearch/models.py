@@ -5,13 +5,13 @@ Importing this module imports transformers; `model_store` says what is built in 
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from allocsearch.builtin_models import BUILTIN_MODELS
@@ -19,13 +19,16 @@ from allocsearch.core.errors import InputError, shown
 from allocsearch.core.geometry import ModelShape, Site
 from allocsearch.core.targets import Location, locate
 from allocsearch.hub import hub_file, hub_reachable
+from allocsearch.model_classes import Head, bare_class, is_decoder, is_encoder, trained_class, without_dropout
 from allocsearch.model_store import looks_like_path, model_digest, pull, resolve
 from allocsearch.transformers_log import quiet
 
 __all__ = [
     "BUILTIN_MODELS",
+    "Head",
     "LoadedBase",
     "Source",
+    "head_of",
     "load_base",
     "load_config",
     "model_digest",
@@ -44,10 +47,15 @@ _UNBUILDABLE: Final = (ValueError, TypeError, AttributeError, KeyError, RuntimeE
 
 
 class LoadedBase(NamedTuple):
-    """A frozen causal language model in evaluation mode, and its tokenizer with left padding."""
+    """A frozen model in evaluation mode, and its tokenizer with left padding."""
 
     model: Any
     tokenizer: Any
+
+    @property
+    def head(self) -> Head:
+        """An encoder's classification head, which has no trained weights yet."""
+        return Head.of(self.model)
 
 
 def model_shape(source: Source, revision: str | None = None) -> ModelShape:
@@ -63,7 +71,7 @@ def model_shape(source: Source, revision: str | None = None) -> ModelShape:
     config = load_config(source, revision)
     with quiet(), torch.device("meta"):
         try:
-            model = _auto_class(config).from_config(config, trust_remote_code=False)
+            model = bare_class(config).from_config(config, trust_remote_code=False)
         except _UNBUILDABLE as error:
             raise InputError(
                 f"a config must state a model that transformers can build, but {_named(config)} fails: {_line(error)}"
@@ -101,6 +109,15 @@ def shape_of(model: Any) -> ModelShape:
     )
 
 
+def head_of(source: Source, revision: str | None = None) -> Head:
+    """What trials train beside experts on this model, from its config alone: a classification head on an encoder, nothing on a decoder."""
+    config = load_config(source, revision)
+    if not is_encoder(config):
+        return Head()
+    with quiet(), torch.device("meta"):
+        return Head.of(trained_class(config).from_config(config, trust_remote_code=False))
+
+
 def load_config(source: Source, revision: str | None = None) -> Any:
     """The transformers config of `source`; see `model_shape`.
 
@@ -129,40 +146,64 @@ def load_base(
     dtype: str | torch.dtype = "bfloat16",
     device: str | torch.device = "cpu",
     revision: str | None = None,
+    num_classes: int | None = None,
 ) -> LoadedBase:
-    """A causal language model with every parameter frozen, in evaluation mode, and its tokenizer.
+    """A decoder, or an encoder under a classification head, with every parameter frozen, in evaluation mode, and its tokenizer.
 
     Weights come from safetensors only. On the CPU, in the dtype that they are stored in, they stay memory-mapped: processes that
-    load the same model then share its pages.
+    load the same model then share its pages. A head is in float32, whatever the dtype, since it is to be trained. Dropout is 0.
 
     Args:
         source: a built-in name (pulled where it is missing), a hub id or a folder.
         dtype: `bfloat16`, `float16` or `float32`; also as a torch dtype.
         device: where the model goes.
         revision: a branch, tag or commit; for hub ids only.
+        num_classes: how many classes an encoder's head tells apart; a decoder needs no head.
 
     Raises:
-        InputError: for a source without a config, safetensors weights or a tokenizer, and for a model that is no causal language model.
+        InputError: for a source without a config, safetensors weights or a tokenizer, and for a model that is neither a causal language
+            model nor, where classes are given, an encoder.
     """
     where = os.fspath(resolve(source))
-    config = load_config(where, revision)
-    if not _is_decoder(config):
-        raise InputError(f"training needs a causal language model, but {os.fspath(source)!r} is a {_named(config)}: give a decoder")
+    config = without_dropout(load_config(where, revision))
+    if not is_decoder(config) and (num_classes is None or not is_encoder(config)):
+        raise InputError(
+            f"training needs a causal language model, or an encoder and a task with fixed choices, but {os.fspath(source)!r} is a "
+            f"{_named(config)}: give a decoder"
+        )
+    if num_classes is not None and is_encoder(config):
+        config.num_labels = num_classes
     options = {"revision": revision, "local_files_only": not (Path(where).is_dir() or hub_reachable()), "trust_remote_code": False}
     with quiet():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=_torch_dtype(dtype), use_safetensors=True, device_map={"": torch.device(device)}, **options
-            )
+            place = {"dtype": _torch_dtype(dtype), "device_map": {"": torch.device(device)}, "use_safetensors": True}
+            model, info = trained_class(config).from_pretrained(where, config=config, output_loading_info=True, **place, **options)
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
         except (OSError, *_UNBUILDABLE) as error:
             raise InputError(
                 f"{os.fspath(source)!r} must hold safetensors weights and a tokenizer, but loading fails: {_line(error)}"
             ) from error
-    # `logits_to_keep` hands the head a strided view. On the CPU torch would then copy the head's weight for each row of the batch,
-    # which takes several times as long as all layers together.
-    model.get_output_embeddings().register_forward_pre_hook(_pack)
+    if is_encoder(config):
+        _prepare_head(model, missing=info["missing_keys"])
+    else:
+        # `logits_to_keep` hands the head a strided view. On the CPU torch would then copy the head's weight for each row of the
+        # batch, which takes several times as long as all layers together.
+        model.get_output_embeddings().register_forward_pre_hook(_pack)
     return LoadedBase(model.requires_grad_(False).eval(), _padded(tokenizer, name=os.fspath(source)))
+
+
+def _prepare_head(model: Any, *, missing: Iterable[str]) -> None:
+    """The head to float32, once it is sure that all else has weights."""
+    head = Head.of(model).modules
+    without_weights = sorted(name for name in missing if not name.startswith(tuple(f"{module}." for module in head)))
+    if without_weights:
+        raise InputError(f"the weights must hold all of the encoder, but lack {shown(without_weights)}: give a whole checkpoint")
+    for name in head:
+        model.get_submodule(name).float().register_forward_pre_hook(_to_float)
+
+
+def _to_float(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.float() for tensor in inputs)
 
 
 def _pack(_head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -187,18 +228,6 @@ def _names(linears: dict[str, tuple[int, int]]) -> str:
     """The linears of one layer each, digits replaced, for a message."""
     patterns = dict.fromkeys(".".join("N" if part.isdigit() else part for part in name.split(".")) for name in linears)
     return shown(patterns, limit=20) or "no linears"
-
-
-def _is_decoder(config: Any) -> bool:
-    """Whether `AutoModelForCausalLM` is the natural class: encoders such as BERT are in that mapping too, for their decoder variants."""
-    kind = config.model_type
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return False
-    return kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or bool(getattr(config, "is_decoder", False))
-
-
-def _auto_class(config: Any) -> Any:
-    return AutoModelForCausalLM if _is_decoder(config) else AutoModel
 
 
 def _config_file(name: str, revision: str | None) -> Path:

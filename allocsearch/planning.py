@@ -5,10 +5,11 @@ from functools import cached_property
 
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Budget, Cost, cost
+from allocsearch.core.errors import InputError, shown
 from allocsearch.core.geometry import ModelShape
 from allocsearch.core.space import SearchSpace
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS, scaled
-from allocsearch.models import model_shape
+from allocsearch.models import head_of, model_shape
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import StudySpec
 
@@ -72,7 +73,24 @@ def plan(spec: StudySpec) -> Plan:
         InfeasibleError: where no allocation of the space is inside the budget.
     """
     shape = model_shape(spec.model, spec.revision)
+    if head_of(spec.model, spec.revision).modules:
+        _check_classifier(spec)
     budget = Budget.parse(spec.budget).resolve(shape)
     space = spec.space.template().bind(shape, spec.routing.routing())
     ladder = spec.ladder if spec.objective == "pareto" else (1.0,)
     return Plan(spec, shape, budget, space, Proposals(space, budget, ladder, spec.seed))
+
+
+def _check_classifier(spec: StudySpec) -> None:
+    """What an encoder with a classification head cannot do."""
+    if spec.task.answer_column is not None or spec.task.choices_column is not None:
+        what = "text to generate" if spec.task.answer_column is not None else "choices of its own in each row"
+        raise InputError(
+            f"an encoder needs a task with the same choices in every row, but {spec.model!r} got {spec.task.name!r}, which has {what}: "
+            "give a causal language model"
+        )
+    scored = [name for name in spec.warm_starts if name in SCORED_STARTS]
+    if scored:
+        raise InputError(
+            f"a warm start by score needs a causal language model, but {spec.model!r} is an encoder: leave out {shown(scored)}"
+        )

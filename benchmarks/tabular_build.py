@@ -1,7 +1,7 @@
 """Builds a tabular benchmark of allocations: every allocation of a pool trained with every seed, scored at every rung and at the end.
 
-    python benchmarks/tabular_build.py studies/tabular-minilm.yaml --allocations 160 --out tables/minilm --workers 2
-    python benchmarks/tabular_build.py studies/tabular-minilm.yaml --allocations 160 --out tables/minilm --combine tabular_minilm.parquet
+    python benchmarks/tabular_build.py studies/tabular-minilm.yaml --allocations 150 --out tables/minilm --workers 2
+    python benchmarks/tabular_build.py studies/tabular-minilm.yaml --allocations 150 --out tables/minilm --combine tabular_minilm.parquet
 
 The study says model, task, budget, proxy, seeds (`proxy.seeds`) and rungs (`proxy.rungs`). A training's results are one small file under
 OUT/parts, written when it ends: a killed builder loses at most the training that runs, and the same command goes on. `--combine` writes
@@ -19,20 +19,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tabular_pool import Entry, pool
 from tabular_rows import combine
-from tabular_test_split import KeptWeights, TestRows
-from tabular_tokens import step_tokens
+from tabular_training import TableEvaluator, trained
 
 from allocsearch import spec as specs
-from allocsearch.backends.evaluation import limit_threads, outcome_of
-from allocsearch.core.allocation import Allocation
+from allocsearch.backends.evaluation import limit_threads
 from allocsearch.core.errors import InputError
-from allocsearch.core.trial import Assignment, Measured, RungScore
-from allocsearch.driver import versions
 from allocsearch.models import model_digest, resolve
 from allocsearch.planning import plan
 from allocsearch.spec import StudySpec
-from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.training.tasks import load_task
+from allocsearch.workplace import versions
 
 Job = tuple[Entry, int]
 
@@ -48,11 +44,11 @@ def main() -> None:
     pending = [job for job in _jobs(spec, entries) if not _part(options.out, job).exists()][: options.limit]
     print(f"{len(pending)} trainings to run, {len(entries)} allocations, seeds {list(spec.proxy.seeds)}", flush=True)
     if options.workers == 1:
-        _work(spec, pending, options.out, test_rows=options.test_rows)
+        _work(spec, pending, options.out, test=options.test)
         return
     context = multiprocessing.get_context("spawn")
     shares = [pending[i :: options.workers] for i in range(options.workers)]
-    processes = [context.Process(target=_work, args=(spec, jobs, options.out), kwargs={"test_rows": options.test_rows}) for jobs in shares]
+    processes = [context.Process(target=_work, args=(spec, jobs, options.out), kwargs={"test": options.test}) for jobs in shares]
     for process in processes:
         process.start()
     for process in processes:
@@ -60,8 +56,8 @@ def main() -> None:
 
 
 def _jobs(spec: StudySpec, entries: tuple[Entry, ...]) -> list[Job]:
-    """Seed by seed, so that an unfinished table holds every allocation with the same seeds."""
-    return [(entry, seed) for seed in spec.proxy.seeds for entry in entries]
+    """Allocation by allocation, so that an unfinished table is a smaller table, all of whose rows have every seed."""
+    return [(entry, seed) for entry in entries for seed in spec.proxy.seeds]
 
 
 def _part(out: Path, job: Job) -> Path:
@@ -83,15 +79,13 @@ def _settle(out: Path, spec: StudySpec, entries: tuple[Entry, ...]) -> None:
     file.write_text(json.dumps({**settled, "versions": versions()}, indent=1) + "\n", encoding="utf-8")
 
 
-def _work(spec: StudySpec, jobs: list[Job], out: Path, *, test_rows: int) -> None:
+def _work(spec: StudySpec, jobs: list[Job], out: Path, *, test: bool) -> None:
     limit_threads(1)
+    evaluator = TableEvaluator(spec, str(resolve(spec.model)), artifacts=out if test else None)
+    _ = evaluator.bench  # loaded before the first training's seconds count
     started = time.perf_counter()
-    model = str(resolve(spec.model))
-    kept = KeptWeights(out / f".weights-{os.getpid()}")
-    evaluator = ProxyEvaluator(spec, model, kept, prefix="table")
-    test = TestRows(spec, model, test_rows)
     for done, job in enumerate(jobs, start=1):
-        record = _trained(evaluator, job, test=test, kept=kept)
+        record = trained(evaluator, job[0], seed=job[1])
         draft = _part(out, job).with_suffix(".part")
         draft.write_text(json.dumps(record), encoding="utf-8")
         draft.replace(_part(out, job))
@@ -99,46 +93,23 @@ def _work(spec: StudySpec, jobs: list[Job], out: Path, *, test_rows: int) -> Non
         print(f"{_line(job, record)}  [{done}/{len(jobs)}, {left / 60:.0f} min left]", flush=True)
 
 
-def _trained(evaluator: ProxyEvaluator, job: Job, *, test: TestRows, kept: KeptWeights) -> dict[str, object]:
-    """One allocation with one seed, as the JSON of its part file."""
-    (entry, seed), spec = job, evaluator.spec
-    begun = time.perf_counter()
-    rungs: list[dict[str, float]] = []
-
-    def report(rung: RungScore) -> bool:
-        rungs.append({"step": rung.step, "accuracy": rung.accuracy, "nll": rung.nll, "seconds": time.perf_counter() - begun})
-        return True
-
-    allocation, routing = Allocation.parse(entry.allocation), spec.routing.routing()
-    wanted = Assignment(entry.number, allocation, routing, (seed,), spec.proxy.rungs, keep_weights=test.wanted)
-    outcome = outcome_of(evaluator, wanted, report)
-    record = {"number": entry.number, "allocation": entry.allocation, "seed": seed, "rungs": rungs}
-    if not isinstance(outcome, Measured):
-        return {**record, "failed": str(outcome)}
-    rungs.append({"step": spec.proxy.num_steps, "accuracy": outcome.accuracy, "nll": outcome.nll, "seconds": outcome.seconds})
-    if test.wanted:
-        tested = test.score(entry.allocation, seed=seed, weights=kept.last)
-        rungs[-1] |= {"test_accuracy": tested.accuracy, "test_nll": tested.mean_nll}
-    return {**record, "step_tokens": step_tokens(spec, evaluator.model, seed)}
-
-
 def _line(job: Job, record: dict[str, object]) -> str:
     entry, seed = job
     if "failed" in record:
         return f"{entry.number:4d} seed {seed}  {record['failed']}"
     last = record["rungs"][-1]
-    scores = f"{last['accuracy']:.3f}  {last['nll']:.4f}  {last['seconds']:5.1f} s"
+    scores = f"{last['accuracy']:.3f}  {last['nll']:.4f}  {last['cpu_seconds']:5.1f} s"
     return f"{entry.number:4d} seed {seed}  {entry.trainable:>9,}  {scores}  {entry.origin:14s} {entry.allocation}"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", help="a study's YAML file, or the name of a shipped one")
-    parser.add_argument("--allocations", type=int, default=160)
+    parser.add_argument("--allocations", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0, help="decides the pool")
     parser.add_argument("--out", type=Path, required=True, help="folder of the part files")
     parser.add_argument("--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes, one thread each")
-    parser.add_argument("--test-rows", type=int, default=0, help="rows of the test split to score each trained adapter on; 0: none")
+    parser.add_argument("--test", action="store_true", help="score each training on the test split too (`proxy.test_rows`)")
     parser.add_argument("--limit", type=int, help="stop after so many trainings")
     parser.add_argument("--combine", type=Path, metavar="PARQUET", help="write one Parquet file from the parts, and train nothing")
     return parser.parse_args()

@@ -56,8 +56,10 @@ def pool(planned: Plan, num_allocations: int, *, seed: int) -> tuple[Entry, ...]
         if text not in found and total.trainable and wanted[matched]:
             wanted[matched] -= 1
             found[text] = Entry(len(found), text, origin, share, total.trainable, total.active, matched)
+        if not any(wanted.values()):
+            break
     if any(wanted.values()):
-        raise InputError(f"the spaces must offer {num_allocations} allocations, but got {len(found)} ({wanted} missing): ask for fewer")
+        raise InputError(f"the spaces must offer {num_allocations} allocations, but got {len(found)}: ask for fewer")
     return tuple(found.values())
 
 

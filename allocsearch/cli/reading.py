@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json
-from allocsearch.core.errors import InfeasibleError
+from allocsearch.core.errors import InfeasibleError, InputError
 
 
 @app.command(epilog="Example: allocsearch status quickstart")
@@ -146,7 +146,10 @@ def _write_foreign(
     from allocsearch.formats.recipe import Recipe  # noqa: PLC0415 - imports torch
     from allocsearch.formats.table import FORMATS  # noqa: PLC0415
     from allocsearch.formats.writing import write  # noqa: PLC0415
+    from allocsearch.models import head_of  # noqa: PLC0415
 
+    if head_of(record.spec.model, record.spec.revision).modules:
+        raise InputError(f"the {form} format is for causal language models, but {record.spec.model!r} has a head: use --format peft")
     trial, kept = point.trial, point.measured.artifact
     with tempfile.TemporaryDirectory(prefix="allocsearch-") as scratch:
         # Those of a trial that has left the front are gone; its config still trains.

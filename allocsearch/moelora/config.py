@@ -12,6 +12,7 @@ from allocsearch.core.allocation import Allocation, LayerPlan
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.geometry import Routing
 from allocsearch.core.targets import GROUPS
+from allocsearch.moelora.pooling import POOLINGS
 from allocsearch.moelora.registration import NAME, add_peft_type
 
 THRESHOLD_GRADIENTS: Final = ("straight_through", "none")
@@ -42,6 +43,8 @@ class MoeLoraConfig(PeftConfig):
         threshold_gradient: how the `threshold` router's threshold trains: `straight_through`, or `none` to keep it as it was drawn, as the
             authors' code does.
         modules_to_save: further modules to train and save whole, such as a classification head.
+        pooling: what a classification head reads: `first`, the model's own way, or `mean`, the mean of the last layer's tokens in the
+            place of what a pooler makes of the first one.
     """
 
     allocation: str = field(default="", metadata={"help": "Experts per layer, such as `2x8*8 4x8*8`."})
@@ -57,6 +60,7 @@ class MoeLoraConfig(PeftConfig):
     swi_x: int = field(default=4, metadata={"help": "Hidden width of a block router per expert."})
     threshold_gradient: str = field(default="straight_through", metadata={"help": "`straight_through` or `none`."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules to train and save whole."})
+    pooling: str = field(default="first", metadata={"help": "`first` or `mean`: what a classification head reads."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +74,8 @@ class MoeLoraConfig(PeftConfig):
             raise InputError(f"`0 <= lora_dropout < 1` must hold, but got {self.lora_dropout}")
         if self.threshold_gradient not in THRESHOLD_GRADIENTS:
             raise InputError(f"`threshold_gradient` must be one of {shown(THRESHOLD_GRADIENTS)}, but got {self.threshold_gradient!r}")
+        if self.pooling not in POOLINGS:
+            raise InputError(f"`pooling` must be one of {shown(POOLINGS)}, but got {self.pooling!r}")
         if self.aux_loss_weight < 0:
             raise InputError(f"`aux_loss_weight >= 0` must hold, but got {self.aux_loss_weight}")
         self.scaling(1)

@@ -11,6 +11,7 @@ from allocsearch.moelora.balance import Ledger
 from allocsearch.moelora.config import MoeLoraConfig
 from allocsearch.moelora.layer import MERGE_REFUSED, MoeLoraLinear, Placement
 from allocsearch.moelora.placing import excluded, place
+from allocsearch.moelora.pooling import MeanPooling
 from allocsearch.moelora.prompt import attention_of, divert
 from allocsearch.moelora.registration import PREFIX
 
@@ -33,6 +34,8 @@ class MoeLoraModel(BaseTuner):
             if placement.block is not None and placement.block.prompt is not None:
                 host, attention = model.get_submodule(name), attention_of(model, name)
                 host.attention_config = host.attention_config or divert(attention)
+        if config.pooling == "mean" and "_pooling" not in self.__dict__:
+            self.__dict__["_pooling"] = MeanPooling(model, self._pools)
         if config.balances:
             ledger = _ledger(model)
             ledger.weights[adapter_name] = config.aux_loss_weight
@@ -85,9 +88,18 @@ class MoeLoraModel(BaseTuner):
             "activate several at once by `model.base_model.set_adapter([...])`"
         )
 
+    def _pools(self) -> bool:
+        """Whether the head of the adapter at work reads the mean."""
+        at_work = next((module for module in self.model.modules() if isinstance(module, MoeLoraLinear)), None)
+        if at_work is None or at_work.disable_adapters:
+            return False
+        return any(self.peft_config[name].pooling == "mean" for name in self.active_adapters if name in self.peft_config)
+
     def unload(self) -> nn.Module:
         """The base model as it was: no wrapped modules, no hooks, no config of ours."""
         _ledger(self.model).uninstall()
+        if "_pooling" in self.__dict__:
+            self.__dict__.pop("_pooling").remove()
         for name, module in list(self.model.named_modules()):
             if isinstance(module, MoeLoraLinear) and module.attention_config is not None:
                 attention: Any = self.model.get_submodule(name.rpartition(".")[0])

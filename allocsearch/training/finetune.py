@@ -10,7 +10,8 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +23,11 @@ from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Measured, Outcome, RungScore, SeedScore, Split, Stopped
 from allocsearch.models import LoadedBase, load_base
 from allocsearch.moelora import balance_loss
+from allocsearch.moelora.pooling import MeanPooling
 from allocsearch.moelora.statistics import router_statistics, watch_routers
 from allocsearch.spec import ProxySpec, StudySpec
 from allocsearch.training.adapter import adapter_config
+from allocsearch.training.classify import class_losses, draw_head, encode_texts, num_classes, restored_head, score_classes
 from allocsearch.training.collate import EncodedExample, collate, encode
 from allocsearch.training.evaluate import score
 from allocsearch.training.examples import Example, Task
@@ -107,9 +110,11 @@ class _Bench:
     def __init__(self, spec: StudySpec, model: str) -> None:
         self.proxy: ProxySpec = spec.proxy
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded: LoadedBase = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision)
-        self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.task: Task = load_task(spec.task.source())
+        classes = num_classes(self.task)
+        loaded: LoadedBase = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision, num_classes=classes)
+        self.model, self.tokenizer, self.head = loaded.model, loaded.tokenizer, loaded.head
+        self._seed = spec.proxy.seeds[0]
         self._rows: dict[Split, tuple[Example, ...]] = {
             "search": self.task.search[: spec.proxy.search_rows],
             "test": self.task.test[: spec.proxy.test_rows],
@@ -122,13 +127,25 @@ class _Bench:
         """The training rows of `seed`, the same for every allocation."""
         if seed not in self._training:
             rows = select(self.task.train, self.proxy.train_rows, seed=seed)
-            self._training[seed] = encode(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
+            self._training[seed] = self._tokenised(rows)
         return self._training[seed]
+
+    def _tokenised(self, rows: Sequence[Example]) -> tuple[EncodedExample, ...]:
+        return (encode_texts if self.head.modules else encode)(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
+
+    def loss(self, model: Any, encoded: Sequence[EncodedExample]) -> torch.Tensor:
+        """The loss to train on, in nats per right token, or per row where a head classifies."""
+        if self.head.modules:
+            return class_losses(model, encoded, pad_id=self.tokenizer.pad_token_id).mean()
+        batch = collate(encoded, pad_id=self.tokenizer.pad_token_id, gold_only=True).to(model.device)
+        return completion_loss(batch, model(**batch.inputs, use_cache=False).logits)
 
     def score(self, model: Any, *, seed: int, split: Split) -> SeedScore:
         rows = self._rows[split]
         if split not in self._encoded:
-            self._encoded[split] = encode(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
+            self._encoded[split] = self._tokenised(rows)
+        if self.head.modules:
+            return score_classes(model, self._encoded[split], pad_id=self.tokenizer.pad_token_id, seed=seed)
         return score(
             model,
             self.tokenizer,
@@ -140,9 +157,17 @@ class _Bench:
         )
 
     def base_score(self, split: Split) -> SeedScore:
-        """The frozen base on the rows of `split`: what new experts, whose output starts at zero, would score."""
+        """The frozen base on the rows of `split`: what new experts, whose output starts at zero, would score.
+
+        An encoder's base has no answer without its head. So the head alone is trained, as every trial of the first seed trains it.
+        """
         if split not in self._base_scores:
-            self._base_scores[split] = self.score(self.model, seed=0, split=split)
+            if self.head.modules:
+                with _HeadAlone(self, self._seed, split=split) as alone:
+                    alone.train(lambda _rung: True)
+                    self._base_scores[split] = alone.score()
+            else:
+                self._base_scores[split] = self.score(self.model, seed=0, split=split)
         return self._base_scores[split]
 
 
@@ -158,27 +183,21 @@ def _bench(spec: StudySpec, model: str) -> _Bench:
     return _kept[key]
 
 
-class _Adapted:
-    """The base with one allocation's experts, which are taken off again at the end."""
+class _Training:
+    """A model in training on one seed's rows. Subclasses put the trained parts on, and take them off again at the end."""
 
-    def __init__(self, bench: _Bench, assignment: Assignment, seed: int) -> None:
-        self._bench, self._assignment, self._seed = bench, assignment, seed
-        proxy = bench.proxy
-        config = adapter_config(
-            assignment.allocation, assignment.routing, alpha=proxy.alpha, aux_loss_weight=proxy.aux_loss_weight, seed=seed
-        )
-        self._aux_weight = proxy.aux_loss_weight if config.balances else 0.0
-        torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            # PEFT asks transformers under a name that transformers is about to retire.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            self.model = get_peft_model(bench.model, config)
+    model: Any
+
+    def __init__(self, bench: _Bench, seed: int, *, split: Split, rungs: tuple[int, ...] = ()) -> None:
+        self._bench, self._seed, self._split, self._rungs = bench, seed, split, rungs
+        self._aux_weight = 0.0
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.model.unload()
+        self._open.close()
 
     def train(self, report: Callable[[RungScore], bool]) -> None:
         """Raises `_NonFiniteError` at the first step whose loss is not finite, and `_StoppedEarly` where a rung says so."""
@@ -192,8 +211,7 @@ class _Adapted:
         self.model.train()
         order = batches(len(encoded), proxy.batch_size, seed=self._seed, num_steps=proxy.num_steps)
         for step, rows in enumerate(order, start=1):
-            batch = collate([encoded[row] for row in rows], pad_id=bench.tokenizer.pad_token_id, gold_only=True).to(self.model.device)
-            loss = completion_loss(batch, self.model(**batch.inputs, use_cache=False).logits)
+            loss = bench.loss(self.model, [encoded[row] for row in rows])
             if self._aux_weight:
                 loss = loss + self._aux_weight * balance_loss(self.model)
             if not math.isfinite(loss.item()):
@@ -203,17 +221,56 @@ class _Adapted:
             optimiser.step()
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
-            if step in self._assignment.rungs and step < proxy.num_steps:
+            if step in self._rungs and step < proxy.num_steps:
                 at = self.score()
                 if not report(RungScore(self._seed, step, at.accuracy, at.mean_nll)):
                     raise _StoppedEarly
                 self.model.train()
 
     def score(self) -> SeedScore:
-        return self._bench.score(self.model, seed=self._seed, split=self._assignment.split)
+        return self._bench.score(self.model, seed=self._seed, split=self._split)
 
     def score_and_watch(self) -> tuple[SeedScore, dict[str, float]]:
         """The score, and what the routers did meanwhile."""
         with watch_routers(self.model) as watched:
             scored = self.score()
         return scored, router_statistics(self.model, watched)
+
+
+class _Adapted(_Training):
+    """The base with one allocation's experts."""
+
+    def __init__(self, bench: _Bench, assignment: Assignment, seed: int) -> None:
+        super().__init__(bench, seed, split=assignment.split, rungs=assignment.rungs)
+        proxy = bench.proxy
+        config = adapter_config(
+            assignment.allocation,
+            assignment.routing,
+            alpha=proxy.alpha,
+            aux_loss_weight=proxy.aux_loss_weight,
+            seed=seed,
+            head=bench.head,
+        )
+        self._aux_weight = proxy.aux_loss_weight if config.balances else 0.0
+        self._open.enter_context(restored_head(bench.model, bench.head.modules))
+        draw_head(bench.model, bench.head.modules, seed=seed)
+        torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            # PEFT asks transformers under a name that transformers is about to retire.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            self.model = get_peft_model(bench.model, config)
+        self._open.callback(self.model.unload)
+
+
+class _HeadAlone(_Training):
+    """The base without experts: only its classification head is trained."""
+
+    def __init__(self, bench: _Bench, seed: int, *, split: Split) -> None:
+        super().__init__(bench, seed, split=split)
+        self.model = bench.model
+        self._open.enter_context(restored_head(bench.model, bench.head.modules))
+        if bench.head.pooling == "mean":
+            self._open.callback(MeanPooling(bench.model, lambda: True).remove)
+        draw_head(bench.model, bench.head.modules, seed=seed)
+        for name in bench.head.modules:
+            bench.model.get_submodule(name).requires_grad_(requires_grad=True)
