@@ -22,6 +22,7 @@ from replay_table import load
 
 RESULTS = Path(__file__).with_name("results")
 MODES = ("budget", "pareto")
+MIN_TRAININGS = 16  # twice the published starting points, so that a search follows them
 GRID = 24  # points of an anytime curve
 
 
@@ -29,7 +30,7 @@ def replay(path, num_repetitions):
     """Every strategy on one table, in both modes; the repetition decides the seen seed and the strategy's own."""
     table = load(path)
     full = max(report.tokens for row in table.rows for reports in row.reports.values() for report in reports)
-    num_trainings = max(8, len(table.rows) // 4)
+    num_trainings = max(MIN_TRAININGS, len(table.rows) // 4)
     grid = [full * num_trainings * (i + 1) // GRID for i in range(GRID)]
     setting = Setting.of(table, num_trainings=num_trainings, token_limit=grid[-1])
     cases = []

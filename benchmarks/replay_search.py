@@ -81,7 +81,7 @@ def search(table: Table, strategy: Strategy, setting: Setting, *, mode: str, rep
     mirror = proposer(strategy.sampler, proposals=proposals, directions=directions, num_trials=setting.num_trainings, seed=repetition)
     scheduler = _scheduler(strategy, setting, seen, mode)
     unseen, ended, spent = list(table.rows), [], 0
-    starts = [row for row in table.rows if row.is_published] if strategy.warm else []
+    starts = table.warm_starts if strategy.warm else []
     while unseen and spent < setting.token_limit:
         number, warm = len(ended), bool(starts)
         row, notes = (starts.pop(0), {}) if warm else _next(table, mirror, proposals, number, unseen)

@@ -14,7 +14,6 @@ from allocsearch.core.budget import Budget
 from allocsearch.core.geometry import ModelShape
 from allocsearch.core.layout import Axis, PartSpace, Sharing
 from allocsearch.core.space import SearchSpace, SpaceTemplate
-from allocsearch.core.warm_starts import WARM_STARTS
 from allocsearch.models import model_shape
 from allocsearch.spec import StudySpec
 
@@ -42,10 +41,6 @@ class Row:
     reports: dict[int, tuple[Report, ...]]
     test: dict[int, float]
 
-    @property
-    def is_published(self) -> bool:
-        return self.origin in WARM_STARTS
-
 
 @dataclass(frozen=True)
 class Table:
@@ -58,6 +53,11 @@ class Table:
     budget: Budget
     about: dict
     num_left_out: int
+
+    @property
+    def warm_starts(self) -> list[Row]:
+        """The rows that the table's own study would start with."""
+        return [row for row in self.rows if row.origin in self.about["spec"]["warm_starts"]]
 
     def truth(self, row: Row, seen: int) -> float:
         """The mean accuracy over the seeds that the search did not see, on the test rows where the table has them."""

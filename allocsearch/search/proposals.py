@@ -42,10 +42,11 @@ class Proposals:
         return tuple(share for share in sorted(set(self.ladder)) if self._trains(share)) or (1.0,)
 
     def _trains(self, share: float) -> bool:
-        target = self.budget.scaled(share)
-        if target.excess(self.space.cost(self.space.smallest)):
-            return False
-        return self.space.cost(self.space.project_point(self.space.smallest, target)).trainable > 0
+        """Whether the smallest point, or it with one dimension a step higher, has experts inside that share: none smaller could."""
+        smallest, target = self.space.smallest, self.budget.scaled(share)
+        steps = [{**smallest, d.name: d.choices[1]} for d in self.space.dimensions if len(d.choices) > 1]
+        costs = map(self.space.cost, [smallest, *steps])
+        return any(cost.trainable > 0 and not target.excess(cost) for cost in costs)
 
     def share(self, number: int) -> float:
         """The share of the budget that trial `number` aims at: every rung once per round, in an order shuffled by the seed."""

@@ -26,7 +26,7 @@ from tests.conformance.toy import spec_of
 
 SHAPE = ModelShape("toy", ((Site("q", "attn", 16, 16), Site("up", "ffn", 16, 32)),) * 4, hidden_size=16, num_heads=2, num_parameters=10**5)
 STEPS, TOKENS = (5, 10, 20), (500, 1000, 2000)
-SPEC = spec_of(budget="5K-params")
+SPEC = spec_of(budget="5K-params", warm_starts=["uniform"])
 
 
 def made_up(path: Path, *, num=40, seeds=(0, 1, 2), missing=(), noise=0.002):
