@@ -1,11 +1,11 @@
-"""`doctor` and `db`: is everything in place for a run?"""
+"""`doctor`, `db` and `dashboard`: what stands around a run."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
-from allocsearch.cli.app import Address, Json, Storage, app, print_json
+from allocsearch.cli.app import Address, Json, Storage, app, print_json, say
 from allocsearch.core.findings import Finding, failed
 
 db_app = typer.Typer(
@@ -20,6 +20,21 @@ _COLOURS: Final = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail"
 def doctor(storage: Storage = None, address: Address = None, as_json: Json = False) -> None:
     """Check this machine, the storage, and with --address the cluster. Exit code 1 where something must be mended before a run."""
     _show(_findings(storage, address), as_json=as_json)
+
+
+@app.command(epilog="Example: allocsearch dashboard --port 8080")
+def dashboard(
+    storage: Storage = None,
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. There is no login: put a proxy that authenticates before another one.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen at; 0 takes a free one.")] = 8080,
+) -> None:
+    """Show the storage's studies in Optuna's dashboard, for looking only."""
+    from allocsearch.backends.dashboard import serve  # noqa: PLC0415 - imports Optuna
+
+    serve(storage, host=host, port=port, say=say)
 
 
 @db_app.command(epilog="Example: allocsearch db check")

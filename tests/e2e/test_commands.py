@@ -88,6 +88,7 @@ def test_every_shipped_document_validates(cli):
         "db",
         "db check",
         "db upgrade",
+        "dashboard",
     ],
 )
 def test_every_command_has_help_with_an_example(cli, command):
