@@ -221,6 +221,37 @@ def test_a_head_is_known_from_the_config(tiny_encoder, tiny_model):
     assert (head_of(tiny_model).modules, head_of(tiny_model).pooling) == ((), "first")
 
 
+HEADS = {
+    "bert": ({"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}, ("classifier",), "mean"),
+    "roberta": ({"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}, ("classifier",), "first"),
+    "distilbert": ({"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}, ("pre_classifier", "classifier"), "first"),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_every_family_trains_its_own_head_and_nothing_else(family):
+    import peft
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from allocsearch.training.adapter import adapter_config
+    from allocsearch.training.classify import class_losses, draw_head
+    from allocsearch.training.collate import EncodedExample
+
+    sizes, modules, pooling = HEADS[family]
+    config = AutoConfig.for_model(family, **sizes, vocab_size=50, num_labels=3, max_position_embeddings=40)
+    head = head_of(config)
+    assert (head.modules, head.pooling) == (modules, pooling)
+    base = AutoModelForSequenceClassification.from_config(config)
+    draw_head(base, head.modules, seed=0)
+    model = peft.get_peft_model(base, adapter_config("2x2 4", Routing(), alpha="2r", aux_loss_weight=0.0, head=head))
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    in_head = {name for name in trained if any(f".{module}.modules_to_save." in name for module in modules)}
+    assert sum(trained[name].numel() for name in trained.keys() - in_head) == cost(Allocation.parse("2x2 4"), model_shape(config)).trainable
+    rows = [EncodedExample((5, 6, 7), ((),) * 3, 2), EncodedExample((8, 9), ((),) * 3, 0)]
+    class_losses(model, rows, pad_id=1 if family == "roberta" else 0).mean().backward()
+    assert all(trained[name].grad is not None for name in in_head)
+
+
 def test_tasks_without_fixed_choices_are_refused_before_anything_runs(write, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"text": "a", "answer": "b", "options": ["x", "y"], "label": 0}), encoding="utf-8")
