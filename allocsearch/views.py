@@ -98,6 +98,7 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "study": record.name,
         "target_trials": record.num_trials,
         "missing_trials": record.num_missing,
+        "complete": record.is_complete,
         "counts": dict(found.counts),
         "worker_seconds": found.seconds_spent,
         "wall_seconds": record.wall_seconds,
@@ -110,6 +111,20 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "task": record.spec.task.name,
         "space": record.spec.space.name,
         "budget": record.spec.budget,
+    }
+
+
+def _max_trainings_after(plan: "Plan") -> dict[str, int]:
+    """Trainings that may follow the search, at most, each of one seed but for the random ones, which have the search's seeds."""
+    spec, starts = plan.spec, len(plan.starts)
+    races, confirms = spec.replication, spec.confirmation
+    further = max(0, races.max_seeds - len(spec.proxy.seeds))
+    random = confirms.random_trials if confirms.random_trials is not None else max(0, spec.trials - starts)
+    wanted = confirms.candidates > 0
+    return {
+        "replicas": races.contenders * further if races.contenders > 1 else 0,
+        "random": random if wanted else 0,
+        "confirmation": (confirms.candidates + starts + 1) * confirms.seeds if wanted else 0,
     }
 
 
@@ -150,6 +165,7 @@ def plan_json(plan: "Plan", *, seconds: float | None, name: str, workers: int) -
         "scheduler": spec.scheduler.model_dump(mode="json"),
         "workers": workers,
         "estimated_seconds": seconds,
+        "max_trainings_after": _max_trainings_after(plan),
         "warm_starts": [
             {
                 "name": start.name,

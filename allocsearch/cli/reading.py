@@ -50,7 +50,7 @@ def status(
         )
     for failure in found["failures"][-3:]:
         terminal.out.print(f"trial {failure['trial']} failed: {failure['reason']}", markup=False)
-    if found["missing_trials"]:
+    if not found["complete"]:
         terminal.err.print(f"if no driver is running it, continue with: allocsearch resume {name}")
 
 

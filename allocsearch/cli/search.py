@@ -186,7 +186,9 @@ def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
     terminal.out.print(
         f"trials     {found['trials']} of {found['steps']} steps × {len(found['seeds'])} seed(s), on {workers} worker(s)", markup=False
     )
-    terminal.out.print(f"time       about {terminal.duration(seconds)}, a rough estimate from this machine's speed\n", markup=False)
+    terminal.out.print(f"time       about {terminal.duration(seconds)}, a rough estimate from this machine's speed", markup=False)
+    after = ", ".join(f"{number} {kind}" for kind, number in found["max_trainings_after"].items() if number)
+    terminal.out.print(f"after it   at most {after} trainings\n" if after else "after it   nothing\n", markup=False)
     headings = ["warm start", "trainable", "active", "allocation"]
     rows = [
         [s["name"] + (" (baseline)" if s["baseline"] else ""), s["trainable"], s["active"], s["allocation"]] for s in found["warm_starts"]
