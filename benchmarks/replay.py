@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import replay_page
+import replay_race
 from replay_search import STRATEGIES, Setting, search
 from replay_table import load
 
@@ -44,7 +45,7 @@ def replay(path, num_repetitions):
     return {
         "table": table.name, "about": about, "num_allocations": len(table.rows), "num_left_out": table.num_left_out,
         "seeds": list(table.seeds), "num_trainings": num_trainings, "first_rung": setting.first_rung, "agreement": setting.agreement,
-        "tokens": grid, "cases": cases,
+        "tokens": grid, "cases": cases, "races": replay_race.ablation(table, setting, num_repetitions),
     }  # fmt: skip
 
 

@@ -20,8 +20,7 @@ OF_MODE = {"budget": ("regret", "tried", "selection"), "pareto": ("hypervolume",
 
 def standing(table, trials, truth, *, mode):
     """Where a search stands; before anything finished, the named allocation is the table's worst."""
-    inside = [row for row in table.rows if not table.budget.excess(table.space.cost(row.point))]
-    best, worst = max(truth[row.number] for row in inside), min(truth[row.number] for row in table.rows)
+    best, worst = max(truth[row.number] for row in table.inside), min(truth[row.number] for row in table.rows)
     finished = [trial for trial in trials if trial.accuracy is not None]
     named = truth[max(finished, key=lambda trial: trial.accuracy).row.number] if finished else worst
     tried = max((truth[trial.row.number] for trial in finished), default=worst)
@@ -50,7 +49,8 @@ the sampler learns from that allocation. Repetition r sees one seed, each in tur
 is what the search would hand out: the best accuracy that it saw. Halving of our own starts at the first rung whose NLL ranks like the
 end's (correlation {trusted} or more); ASHA decides at every rung, on accuracy. Trainings are replayed one after the other. The table's
 best true mean is itself a maximum of noisy means, so every regret is too large by the same amount. Brackets: 95 % bootstrap intervals
-over repetitions; differences are paired.
+over repetitions, which share the table and its few seeds: they do not say what another table would show. Differences are paired, and not
+corrected for their number.
 """
 TABLE = """
 ## {table}
@@ -59,6 +59,9 @@ TABLE = """
 search has the tokens of {num_trainings} full trainings. Rank correlation of the rungs with the end: {agreement}; halving starts at step
 {first_rung}.
 """
+RACE = """A race gives the best few of a search a second seed and names the best mean; their tokens are taken from the search. Its truth,
+and that of the search without it, is of the seeds that neither saw. The table has no single rows: with two seeds they don't decide who
+leads."""
 TITLES = {"budget": "At one budget", "pareto": "The whole front"}
 
 
@@ -115,7 +118,10 @@ def _ablations(table):
     for what, on, off in ABLATIONS:
         cells = [_difference(table, mode, measure, on, off) for mode, measure in (("budget", "regret"), ("pareto", "hypervolume"))]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    for race in table["races"]:
+        apart = interval(np.subtract(race["with"], race["without"]))
+        lines.append(f"| race, {race['strategy']} | {verdict(apart, better='smaller')} | |")
+    return [*lines, "", RACE if table["races"] else "No race: it takes three seeds, two to see and one to be the truth.", ""]
 
 
 def figure(found):

@@ -4,6 +4,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,14 @@ class Table:
         """The rows that the table's own study would start with."""
         return [row for row in self.rows if row.origin in self.about["spec"]["warm_starts"]]
 
-    def truth(self, row: Row, seen: int) -> float:
+    @cached_property
+    def inside(self) -> list[Row]:
+        """The rows inside the budget."""
+        return [row for row in self.rows if not self.budget.excess(self.space.cost(row.point))]
+
+    def truth(self, row: Row, *seen: int) -> float:
         """The mean accuracy over the seeds that the search did not see, on the test rows where the table has them."""
-        return float(np.mean([row.test.get(seed, row.reports[seed][-1].accuracy) for seed in self.seeds if seed != seen]))
+        return float(np.mean([row.test.get(seed, row.reports[seed][-1].accuracy) for seed in self.seeds if seed not in seen]))
 
     def nearest(self, point: dict[str, int], unseen: list[Row]) -> Row:
         """The row that stands for a wish: of the unseen rows of about its size, the one nearest to it.

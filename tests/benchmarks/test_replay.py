@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import replay
 import replay_page
+import replay_race
 import replay_search
 from pyarrow import parquet
 from replay_search import STRATEGIES, Setting, Strategy, search
@@ -142,6 +143,17 @@ def test_a_standing_is_in_true_values(table):
     nothing = replay_page.standing(table, [], truth, mode="pareto")
     assert nothing["hypervolume"] == 0
     assert nothing["regret"] == pytest.approx(100 * (truth[best.number] - min(truth.values())))
+
+
+def test_a_race_names_the_best_mean_of_two_seeds_and_helps_where_seeds_are_noisy(tmp_path):
+    noisy = load(made_up(tmp_path / "noisy.parquet", seeds=(0, 1, 2, 3, 4), noise=0.03), SHAPE)
+    setting = Setting.of(noisy, num_trainings=16, token_limit=16 * TOKENS[-1])
+    contenders = [replay_search.Ended(row, 0.0, 0) for row in noisy.rows[:4]]
+    named = replay_race._winner(noisy, contenders, (1, 3))
+    means = {row.number: row.reports[1][-1].accuracy + row.reports[3][-1].accuracy for row in noisy.rows[:4]}
+    assert means[named.number] >= max(means.values()) - 2 / SPEC.proxy.search_rows
+    found = replay_race.ablation(noisy, setting, 20)
+    assert np.mean([one["with"] for one in found]) < np.mean([one["without"] for one in found])
 
 
 def test_the_whole_replay_writes_its_page_and_figure(tmp_path, monkeypatch):
