@@ -125,3 +125,33 @@ def test_a_second_driver_is_refused_while_the_first_lives(cli, study_path):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert_whole(cli)
+
+
+@pytest.mark.parametrize("moment", ["replicas", "random", "confirmation"])
+def test_a_driver_killed_after_the_search_loses_nothing_of_what_follows(cli, tiny_study, moment):
+    def done(kind):
+        query = (
+            "SELECT count(*) FROM trials JOIN studies USING (study_id) WHERE state = 'COMPLETE' AND study_name = ?",
+            (f"tiny/{kind}" if kind else "tiny",),
+        )
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{cli.home}/studies.db?mode=ro", uri=True)) as database:
+                return database.execute(*query).fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+
+    wanted = {"replication": {"contenders": 2, "max_seeds": 3}, "confirmation": {"candidates": 2, "seeds": 2, "random_trials": 3}}
+    path = tiny_study(trials=3, proxy={**PROXY, "epochs": 2}, **wanted)
+    process = cli.start("run", path, "--inline")
+    wait_for(lambda: done(moment) >= 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not cli.json("status", "tiny")["complete"]
+    cli("resume", "tiny", "--inline")
+    assert cli.json("status", "tiny")["complete"]
+    assert (done(""), done("random")) == (3, 3)
+    confirmed = optuna.load_study(study_name="tiny/confirmation", storage=f"sqlite:///{cli.home}/studies.db").trials
+    work = [(trial.user_attrs["allocation"], *trial.user_attrs["seeds"]) for trial in confirmed]
+    assert {trial.state.name for trial in confirmed} == {"COMPLETE"}
+    assert len(set(work)) == len(work), "nothing is trained twice"
+    assert len(work) == 2 * len({allocation for allocation, _ in work})
