@@ -13,12 +13,10 @@ from rich.text import Text
 from allocsearch.core.budget import short_count
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import results
-from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Pace, Point
 
 if TYPE_CHECKING:  # the module loads Optuna, which a table does not need
-    from allocsearch.evidence import Row
-    from allocsearch.search.confirmation import Confirmed
+    from allocsearch.tables import Grid
 
 _PIPE_WIDTH: Final = 200  # where no terminal states a width, tables must not be squeezed into 80 columns
 
@@ -46,85 +44,21 @@ class RunView(Protocol):
 
 def front_table(points: Sequence[Point], *, title: str) -> Table:
     """A table of measured trials."""
+    from allocsearch import tables  # noqa: PLC0415 - imports Optuna
+
+    cells = tables.front(points, title=title)
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for heading, right in (
-        ("trial", True),
-        ("trainable", True),
-        ("active", True),
-        ("accuracy", True),
-        ("95 % rows", False),
-        ("NLL", True),
-        ("origin", False),
-    ):
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    table.add_column("allocation, bottom to top", overflow="fold")
-    for point in points:
-        low, high = point.interval
-        table.add_row(
-            str(point.trial.number),
-            short_count(point.trial.cost.trainable),
-            short_count(point.trial.cost.active),
-            f"{point.measured.accuracy:.3f}",
-            f"[{low:.3f}, {high:.3f}]".replace("[", "\\["),
-            f"{point.measured.nll:.3f}",
-            Text(point.trial.origin),
-            Text(str(point.trial.assignment.allocation)),
-        )
+    for heading in cells.headings[:-1]:
+        table.add_column(heading, justify="left" if heading in {"95 % rows", "origin"} else "right", no_wrap=True)
+    table.add_column(cells.headings[-1], overflow="fold")
+    for row in cells.rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 
-def comparison_table(comparisons: Sequence[Comparison], *, metric: str) -> Table:
-    """The winner's leads: in points of accuracy, or in thousandths of a nat."""
-    unit = "points" if metric == "accuracy" else "mnat"
-    scale = 100 if metric == "accuracy" else 1000
-    rows = [
-        (
-            c.baseline.trial.origin,
-            short_count(c.baseline.trial.cost.trainable),
-            f"{c.baseline.measured.accuracy:.3f}",
-            f"{scale * c.difference:+.1f}",
-            f"[{scale * c.interval[0]:+.1f}, {scale * c.interval[1]:+.1f}]",
-            f"{c.p_adjusted:.3f}",
-            c.verdict if c.verdict != "better" else "winner is better" if c.covers_seeds else "winner is better with this seed",
-        )
-        for c in comparisons
-    ]
-    return rows_table("", ["against", "trainable", "accuracy", f"lead, {unit}", "95 % interval", "p", "verdict"], rows)
-
-
-def confirmed_table(rows: Sequence["Row"], *, title: str) -> Table:
-    """Allocations on the test rows."""
-    cells = [
-        (
-            row.label,
-            short_count(row.trial.cost.trainable),
-            f"{row.accuracy:.3f}",
-            f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]",
-            f"{row.nll:.3f}",
-            len(row.results.scores),
-            f"{row.seconds:.0f}",
-            str(row.trial.assignment.allocation),
-        )
-        for row in rows
-    ]
-    headings = ["", "trainable", "accuracy", "95 % rows", "NLL", "seeds", "seconds", "allocation, bottom to top"]
-    return rows_table(title, headings, cells)
-
-
-def confirmation_table(labels: Sequence[str], comparisons: Sequence["Confirmed"], *, metric: str) -> Table:
-    """The winner's leads on the test rows: in points of accuracy, or in thousandths of a nat."""
-    scale, unit = (100, "points") if metric == "accuracy" else (1000, "mnat")
-    rows = [
-        (
-            label,
-            f"{scale * c.difference:+.1f}",
-            f"[{scale * c.interval[0]:+.1f}, {scale * c.interval[1]:+.1f}]",
-            f"{c.p_adjusted:.3f}",
-            c.verdict if c.verdict == "not distinguishable" else f"winner is {c.verdict}",
-        )
-        for label, c in zip(labels, comparisons, strict=True)
-    ]
-    return rows_table("", ["against", f"lead, {unit}", "95 % interval", "p", "verdict"], rows)
+def grid_table(cells: "Grid") -> Table:
+    """Any grid."""
+    return rows_table(cells.title, cells.headings, cells.rows)
 
 
 def rows_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

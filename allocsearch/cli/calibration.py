@@ -7,8 +7,6 @@ import typer
 from allocsearch.cli.app import Address, Inline, Json, Storage, Workers, app, interrupted, print_json, say
 from allocsearch.core.choices import Metric
 
-_SEEDS, _ROWS = (1, 2, 3, 5), (256, 512, 1024, 2048)
-
 
 @app.command(epilog="Example: allocsearch calibrate quickstart --allocations 8 --seeds 2")
 def calibrate(
@@ -57,37 +55,13 @@ def calibrate(
 
 
 def _show(terminal: Any, found: Any, advice: Any, *, metric: Metric, name: str) -> None:
+    from allocsearch import tables  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS  # noqa: PLC0415
 
     scale, unit = UNITS[metric]
-    signal = found.signal(metric)
-    terminal.out.print(
-        terminal.rows_table(
-            f"{name}: {found.num_allocations} allocations × {len(found.seeds)} seeds, {found.num_rows} search rows, {metric}",
-            ["noise", unit, "95 % interval"],
-            [
-                [label, f"{scale * one.value:.2f}", f"[{scale * one.low:.2f}, {scale * one.high:.2f}]"]
-                for label, one in (
-                    ("seeds of one allocation", signal.seed_sd),
-                    ("left of it in pairs of common seeds", signal.paired_seed_sd),
-                    ("between allocations, noise taken off", signal.allocation_sd),
-                )
-            ],
-        )
-    )
-    agreements = [("another seed's end (the ceiling)", signal.noise_ceiling), ("number of parameters", signal.parameters)]
-    agreements += [(f"rung {step} of {found.num_steps} steps", signal.rungs[step]) for step in sorted(signal.rungs)]
-    agreements += [(f"score {label}", signal.scores[label]) for label in signal.scores]
-    rows = [
-        [label, f"{one.spearman.value:+.2f}", f"[{one.spearman.low:+.2f}, {one.spearman.high:+.2f}]", f"{one.kendall.value:+.2f}"]
-        for label, one in agreements
-    ]
-    terminal.out.print(
-        terminal.rows_table("\nrank agreement with the end on other seeds", ["of", "Spearman", "95 % interval", "Kendall"], rows)
-    )
-    grid = [[n, *(f"{scale * found.resolvable(n, m, metric=metric):.1f}" for m in _ROWS)] for n in _SEEDS]
-    title = f"\nsmallest difference that a paired test finds with power 0.8, in {unit}"
-    terminal.out.print(terminal.rows_table(title, ["seeds", *(f"{m} rows" for m in _ROWS)], grid))
+    for number, cells in enumerate(tables.calibrated(found, metric=metric, name=name)):
+        terminal.out.print("\n" * bool(number), end="")
+        terminal.out.print(terminal.grid_table(cells))
     for line in _advice(advice, scale=scale, unit=unit):
         terminal.out.print(line, markup=False)
 

@@ -53,16 +53,15 @@ def compare(
 
 def show_evidence(record: Any, found: Any, *, margin: float | None, as_json: bool) -> None:
     """What the test rows say, as tables or as JSON."""
-    from allocsearch import terminal  # noqa: PLC0415
+    from allocsearch import tables, terminal  # noqa: PLC0415
     from allocsearch.evidence import evidence_json  # noqa: PLC0415
 
     if as_json:
         print_json(evidence_json(record, found))
         return
-    terminal.out.print(terminal.confirmed_table(found.rows, title=f"{record.name} on the test rows, the winner first"))
+    terminal.out.print(terminal.grid_table(tables.confirmed(found.rows, title=f"{record.name} on the test rows, the winner first")))
     if found.comparisons:
-        labels = [found.row(each.baseline).label for each in found.comparisons]
-        terminal.out.print(terminal.confirmation_table(labels, found.comparisons, metric=found.metric))
+        terminal.out.print(terminal.grid_table(tables.leads(found)))
         first = found.comparisons[0]
         seeds = f"{len(first.seeds)} fresh seeds" if first.covers_seeds else "one fresh seed, whose own noise is not covered"
         line = f"{first.num_rows} test rows × {seeds}, paired; p is Holm-adjusted. The winner was named on the search rows."
@@ -87,7 +86,7 @@ def _margin_line(found: Any, margin: float) -> str:
 
 
 def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, as_json: bool) -> None:
-    from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch import tables, terminal, views  # noqa: PLC0415
     from allocsearch.search import comparison, results  # noqa: PLC0415
 
     name = record.name
@@ -103,7 +102,7 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, 
         print_json(views.compare_json(record, winner, found, metric=metric))
         return
     terminal.out.print(terminal.front_table([winner], title=f"{name}: the winner ({pick})"))
-    terminal.out.print(terminal.comparison_table(found, metric=metric))
+    terminal.out.print(terminal.grid_table(tables.compared(found, metric=metric)))
     seeds = len(found[0].seeds)
     terminal.out.print(
         f"Search split, {found[0].num_rows} rows × {seeds} common seed{'s' if seeds > 1 else ''}, paired. p counts that the winner is the "
