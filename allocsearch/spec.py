@@ -228,7 +228,7 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     data = {**documents.read(path), **given}
     # A path on the command line is relative to where the user stands, one in a file to that file.
-    for key, read in (("space", _space_document), ("task", _task_document)):
+    for key, read in (("space", _space_document), ("task", task_document)):
         if key in data:
             data[key] = read(data[key], beside=None if key in given else path.parent)
     if isinstance(data.get("model"), str):
@@ -264,7 +264,7 @@ def _space_document(value: Any, *, beside: Path | None) -> Any:
     return _validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
 
 
-def _task_document(value: Any, *, beside: Path | None) -> Any:
+def task_document(value: Any, *, beside: Path | None) -> Any:
     """A task by name stays a name; a path to a YAML file is read; data paths become absolute."""
     if isinstance(value, str):
         if not value.endswith((".yaml", ".yml")):

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from allocsearch import __version__
-from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search  # noqa: F401 - they register their commands
+
+# They register their commands.
+from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search, training  # noqa: F401
 from allocsearch.cli.app import app
 from allocsearch.core.errors import InfeasibleError, InputError
 

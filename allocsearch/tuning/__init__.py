@@ -1,0 +1,1 @@
+"""From an exported allocation to a trained, evaluated and published adapter."""

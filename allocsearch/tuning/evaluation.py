@@ -1,0 +1,82 @@
+"""A trained adapter on a task's test split."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PeftConfig, PeftModel
+
+from allocsearch.core.errors import InputError, quoted
+from allocsearch.core.front import wilson_interval
+from allocsearch.models import LoadedBase, load_base
+from allocsearch.training.classify import num_classes
+from allocsearch.training.examples import Task
+from allocsearch.training.objective import Objective
+
+MAX_NEW_TOKENS: Final = 64
+INTERVAL: Final = "95 % Wilson over the test rows; does not cover the training seed's noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Accuracy on test rows with its interval, and the mean NLL in nats per row."""
+
+    task: str
+    task_digest: str
+    rows: int
+    accuracy: float
+    interval: tuple[float, float]
+    nll: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "interval": list(self.interval), "interval_kind": INTERVAL, "split": "test"}
+
+
+def evaluated(model: Any, objective: Objective, task: Task, *, rows: int | None) -> Evaluation:
+    """The score of `model` on the first `rows` test rows (all without a number), which are in an order given by hash."""
+    examples = task.test[:rows]
+    found = objective.score(model, examples, objective.encode(examples))
+    interval = wilson_interval(found.accuracy, len(examples))
+    return Evaluation(task.name, task.digest, len(examples), found.accuracy, interval, found.mean_nll)
+
+
+def evaluate(adapter: Path, task: Task, *, rows: int | None, dtype: str, max_tokens: int, base: str | None = None) -> Evaluation:
+    """Load the adapter in a folder on its base (or on the one at `base`) and score it.
+
+    Raises:
+        InputError: where the folder holds no adapter, its base is out of reach, or the two do not fit.
+    """
+    loaded, model = load_adapter(adapter, dtype=dtype, classes=num_classes(task), base=base)
+    objective = Objective(loaded.tokenizer, loaded.head, task.metric, max_tokens, MAX_NEW_TOKENS)
+    return evaluated(model, objective, task, rows=rows)
+
+
+def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | None) -> tuple[LoadedBase, Any]:
+    """The base that an adapter names, or `base`, and the adapted model in evaluation mode, on a GPU where there is one."""
+    import allocsearch.moelora  # noqa: PLC0415, F401 - registers the tuner with PEFT
+
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise InputError(
+                f"an adapter must be a folder with an {name}, but {quoted(str(adapter))} has none: see allocsearch train --help"
+            )
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{adapter}: adapter_config.json must be one that PEFT reads, but: {_line(error)}") from error
+    source = base or config.base_model_name_or_path
+    if not source:
+        raise InputError(f"an adapter must name its base model, but {quoted(str(adapter))} does not: give it with --model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_base(source, dtype=dtype, device=device, revision=config.revision if base is None else None, num_classes=classes)
+    try:
+        model = PeftModel.from_pretrained(loaded.model, str(adapter))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"an adapter must fit its base, but {quoted(str(adapter))} does not fit {source!r}: {_line(error)}") from error
+    return loaded, model.eval()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,164 @@
+"""Full fine-tuning of a base model with an exported allocation: the composition of data, model, loop and what is left behind."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, is_tensorboard_available, is_wandb_available
+from peft import get_peft_model
+
+from allocsearch.core.errors import InputError
+from allocsearch.exported import ExportedConfig
+from allocsearch.models import LoadedBase, load_base, model_digest, resolve
+from allocsearch.spec import TaskSpec
+from allocsearch.training.adapter import adapter_config
+from allocsearch.training.classify import draw_head, num_classes
+from allocsearch.training.examples import Task
+from allocsearch.training.objective import Objective
+from allocsearch.training.tasks import load_task
+from allocsearch.tuning import checkpoint, folder
+from allocsearch.tuning.evaluation import MAX_NEW_TOKENS, Evaluation, evaluated
+from allocsearch.tuning.loop import Checkpoints, Progress, Trainer
+from allocsearch.tuning.settings import Settings, check_same, identity
+
+Tracker = Literal["tensorboard", "wandb"]
+_PLAIN: Final = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+_CHECKPOINTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be trained, and where its result goes."""
+
+    exported: ExportedConfig
+    task: TaskSpec
+    settings: Settings
+    output: Path
+    resume: bool = False
+    checkpoint_steps: int | None = None
+    report_to: Tracker | None = None
+    evaluate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left behind; `is_main` is False in the other processes of a distributed one."""
+
+    output: Path
+    num_steps: int
+    num_rows: int
+    trainable: int
+    loss: float | None
+    test: Evaluation | None
+    is_main: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "adapter": str(self.output),
+            "steps": self.num_steps,
+            "train_rows": self.num_rows,
+            "trainable": self.trainable,
+            "last_step_loss": self.loss,
+            "test": None if self.test is None else self.test.to_json(),
+        }
+
+
+def train(request: Request, say: Callable[[str], None]) -> Trained:
+    """Train `request`; `say` gets lines of progress.
+
+    Raises:
+        InputError: for settings, data or a base that do not fit, and where the loss leaves the finite numbers.
+    """
+    exported, settings = request.exported, request.settings
+    folder.check_output(request.output, resume=request.resume)
+    _check_tracker(request.report_to)
+    accelerator = Accelerator(log_with=request.report_to, project_dir=str(request.output))
+    tell = say if accelerator.is_main_process else lambda _line: None
+    if accelerator.distributed_type not in _PLAIN:
+        raise InputError(
+            f"training runs on one device or replicated on several, but accelerate is set to {accelerator.distributed_type.value}"
+        )
+    settings.rows_per_pass(accelerator.num_processes)
+    task = load_task(request.task.source())
+    base_name = str(resolve(exported.model.id, tell))
+    weights = model_digest(base_name, exported.model.revision)
+    if weights != exported.model.weights:
+        tell("note: the base has other weights than those that the allocation was found on")
+    kept = Checkpoints(
+        request.output / checkpoint.FILE,
+        request.checkpoint_steps or max(1, settings.num_steps(len(task.train)) // _CHECKPOINTS),
+        identity(settings, exported, task_digest=task.digest, weights=weights),
+    )
+    if request.resume:
+        check_same(checkpoint.read_identity(kept.path), kept.identity)
+    base = load_base(
+        base_name, dtype=settings.dtype, device=accelerator.device, revision=exported.model.revision, num_classes=num_classes(task)
+    )
+    trainer = _trainer(request, accelerator, base, task, base_name=base_name)
+    trainable = sum(parameter.numel() for parameter in checkpoint.trained_parameters(trainer.model).values())
+    num_steps = settings.num_steps(len(task.train))
+    tell(f"training {trainable:,} parameters on {len(task.train):,} rows of {task.name}, {num_steps:,} steps, on {accelerator.device}")
+    loss = _run(trainer, request, kept, tell)
+    test = None
+    if request.evaluate and accelerator.is_main_process:
+        tell(f"scoring {len(task.test):,} test rows")
+        test = evaluated(trainer.model, trainer.objective, task, rows=None)
+    done = Trained(request.output, num_steps, len(task.train), trainable, loss, test, accelerator.is_main_process)
+    if accelerator.is_main_process:
+        folder.leave(trainer.model, exported, settings, task=task.name, done=done.to_json(), test=test, output=request.output)
+    accelerator.end_training()
+    return done
+
+
+def _run(trainer: Trainer, request: Request, kept: Checkpoints, tell: Callable[[str], None]) -> float | None:
+    accelerator = trainer.accelerator
+    if accelerator.is_main_process:
+        request.output.mkdir(parents=True, exist_ok=True)
+    if request.report_to is not None:
+        accelerator.init_trackers("allocsearch", config=request.settings.to_json())
+
+    def report(at: Progress) -> None:
+        if request.report_to is not None:
+            accelerator.log({"loss": at.loss, "learning_rate": at.learning_rate}, step=at.step)
+        if at.step % max(1, at.num_steps // 50) == 0 or at.step == at.num_steps:
+            tell(f"step {at.step:,}/{at.num_steps:,}  loss {at.loss:.4f}  learning rate {at.learning_rate:.2e}")
+
+    return trainer.train(kept, resume=request.resume, report=report)
+
+
+def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *, base_name: str) -> Trainer:
+    exported, settings, head = request.exported, request.settings, base.head
+    draw_head(base.model, head.modules, seed=settings.seed)
+    config = adapter_config(
+        exported.allocation,
+        exported.routing.routing(),
+        alpha=exported.alpha,
+        aux_loss_weight=exported.aux_loss_weight,
+        seed=settings.seed,
+        base=base_name,
+        head=head,
+    )
+    config.revision = exported.model.revision
+    torch.manual_seed(settings.seed)
+    if settings.gradient_checkpointing:
+        base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with warnings.catch_warnings():
+        # PEFT asks transformers under a name that transformers is about to retire.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        model = get_peft_model(base.model, config)
+    if not checkpoint.trained_parameters(model):
+        raise InputError(f"an allocation to train must have experts, but {exported.allocation!r} freezes every layer: export another")
+    objective = Objective(base.tokenizer, head, task.metric, settings.max_tokens, MAX_NEW_TOKENS)
+    aux_weight = exported.aux_loss_weight if config.balances else 0.0
+    return Trainer(accelerator, model, objective, objective.encode(task.train), settings, aux_weight)
+
+
+def _check_tracker(tracker: Tracker | None) -> None:
+    there = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
+    if tracker is not None and not there[tracker]():
+        raise InputError(f"--report-to {tracker} needs the package {tracker}, which is not installed: pip install {tracker}")

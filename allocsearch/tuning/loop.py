@@ -1,0 +1,118 @@
+"""The training loop: exact under gradient accumulation and on several devices, and resumed without a trace.
+
+A step's loss is the mean over all of its batch's right tokens, however the batch is split: each pass weighs by its share of them, and so
+does its balance loss.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from allocsearch.core.errors import InputError
+from allocsearch.moelora import balance_loss
+from allocsearch.training.collate import EncodedExample
+from allocsearch.training.objective import Objective
+from allocsearch.training.schedule import warm_up_then_decay
+from allocsearch.training.splits import batches
+from allocsearch.tuning import checkpoint
+from allocsearch.tuning.settings import MAX_GRAD_NORM, WARMUP_SHARE, WEIGHT_DECAY, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step that is done; `loss` in nats per right token (per row under a head), without the balance loss."""
+
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where and how often the training is kept, and what a later one must share with it."""
+
+    path: Path
+    every: int
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A model on its devices with its rows.
+
+    Attributes:
+        accelerator: accelerate's view of the processes.
+        model: the adapted model.
+        objective: of its kind.
+        encoded: the training rows.
+        settings: how to train.
+        aux_weight: of the balance loss; 0 where the router has none.
+    """
+
+    accelerator: Any
+    model: Any
+    objective: Objective
+    encoded: Sequence[EncodedExample]
+    settings: Settings
+    aux_weight: float
+
+    def train(self, kept: Checkpoints, *, resume: bool, report: Callable[[Progress], None]) -> float | None:
+        """Train to the last step; returns its loss, or None where the checkpoint was already there."""
+        optimiser = torch.optim.AdamW(self._parameters, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        done = checkpoint.restore(kept.path, self.model, optimiser) if resume else 0
+        wrapped = self.accelerator.prepare_model(self.model) if self.accelerator.num_processes > 1 else self.model
+        num_steps = self.settings.num_steps(len(self.encoded))
+        factor = warm_up_then_decay(num_steps, WARMUP_SHARE)
+        order = batches(len(self.encoded), self.settings.batch_size, seed=self.settings.seed, num_steps=num_steps)
+        wrapped.train()
+        loss = None
+        for step, rows in enumerate(islice(order, done, None), start=done + 1):
+            rate = self.settings.learning_rate * factor(step - 1)
+            loss = self._step(wrapped, optimiser, rows, rate=rate)
+            if not math.isfinite(loss):
+                raise InputError(f"the loss must be finite, but it is {loss} at step {step}: lower --learning-rate and start again")
+            if self.accelerator.is_main_process and (step % kept.every == 0 or step == num_steps):
+                checkpoint.save(kept.path, self.model, optimiser, step=step, identity=kept.identity)
+            report(Progress(step, num_steps, loss, rate))
+        return loss
+
+    @property
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(checkpoint.trained_parameters(self.model).values())
+
+    def _step(self, wrapped: Any, optimiser: torch.optim.Optimizer, rows: list[int], *, rate: float) -> float:
+        """One optimiser step; returns the batch's mean loss before it."""
+        total = self._backward(wrapped, [self.encoded[row] for row in rows])
+        if not torch.isfinite(total):
+            return total.item()
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return total.item()
+
+    def _backward(self, wrapped: Any, batch: list[EncodedExample]) -> torch.Tensor:
+        """Gradients of the whole batch's mean loss, which is returned: the same number on every process."""
+        processes, size = self.accelerator.num_processes, self.settings.rows_per_pass(self.accelerator.num_processes)
+        own = batch[self.accelerator.process_index :: processes]
+        num_terms = self.objective.num_terms(batch)
+        total = torch.zeros((), device=self.accelerator.device)
+        for start in range(0, len(own), size):
+            part = own[start : start + size]
+            last = start + size >= len(own)
+            with nullcontext() if last else self.accelerator.no_sync(wrapped):
+                share = self.objective.num_terms(part) / num_terms
+                loss = self.objective.loss(wrapped, part)
+                balance = self.aux_weight * balance_loss(self.model) if self.aux_weight else 0.0
+                # Processes average their gradients, so the sum over all needs their number.
+                ((loss + balance) * share * processes).backward()
+            total += loss.detach() * share
+        return self.accelerator.reduce(total, "sum") if processes > 1 else total

@@ -1,0 +1,172 @@
+"""From an export to a trained adapter: killed and resumed without a trace, evaluated, and loaded by PEFT alone."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.e2e.conftest import Cli
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+# Nothing of ours but the import: what someone who was handed the folder would write.
+FRESH = """
+import json, sys, torch
+import allocsearch.moelora
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+folder, base, rows = sys.argv[1], sys.argv[2], json.load(open(sys.argv[3]))
+model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+tokenizer = AutoTokenizer.from_pretrained(base)
+right, nll = 0, 0.0
+with torch.inference_mode():
+    for prompt, choices, answer in rows:
+        logits = model(**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)).logits[0, -1]
+        ids = [tokenizer(" " + choice, add_special_tokens=False)["input_ids"][0] for choice in choices]
+        right += int(logits[ids].argmax()) == answer
+        nll -= float(logits[ids].log_softmax(0)[answer])
+print(right / len(rows), nll / len(rows))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As many as the processes have that must give the same bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory):
+    return Cli(tmp_path_factory.mktemp("training") / "home")
+
+
+@pytest.fixture(scope="module")
+def study(cli, write_study):
+    path = write_study(cli.home / "study.yaml", trials=1, warm_starts=["uniform"])
+    cli("run", path, "--inline")
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(cli, study):
+    cli("export", "tiny", "-o", cli.home / "best.yaml")
+    return cli.home / "best.yaml"
+
+
+@pytest.fixture(scope="module")
+def arguments(config, study):
+    """Of one training; 320 rows in batches of 8 are about 40 steps an epoch."""
+    return ["train", config, "--task", study, "--epochs", 2, "--checkpoint-steps", 2, "--learning-rate", 0.01]
+
+
+@pytest.fixture(scope="module")
+def trained(cli, arguments):
+    done = cli("train", *arguments[1:], "-o", cli.home / "whole", "--evaluate", "--json")
+    return cli.home / "whole", json.loads(done.stdout)
+
+
+def test_a_training_leaves_an_adapter_its_evidence_and_a_card(trained, cli, config):
+    folder, found = trained
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "allocsearch.yaml", "training.json"}
+    assert (folder / "allocsearch.yaml").read_text() == config.read_text()
+    exported = yaml.safe_load(config.read_text())
+    assert found["trainable"] == exported["parameters"]["trainable"]
+    card = (folder / "README.md").read_text()
+    assert f"{found['test']['accuracy']:.4f}" in card
+    assert exported["score"]["interval_kind"] in card
+    assert "biased upwards" in card
+    assert "No confirmation on test rows." in card
+    assert str(cli.home) not in card + (folder / "training.json").read_text()
+
+
+def test_training_learns_the_task(trained):
+    _, found = trained
+    assert found["test"]["accuracy"] > 0.8
+
+
+def test_a_killed_training_resumes_to_the_same_weights(cli, arguments, trained):
+    folder = cli.home / "killed"
+    process = cli.start(*arguments, "-o", folder)
+    for line in process.stderr:
+        at = re.match(r"step (\d+)/", line)
+        if at and int(at[1]) >= 5:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert {path.name for path in folder.iterdir()} - {".checkpoint.safetensors.part"} == {"checkpoint.safetensors"}
+    assert "continue with --resume" in cli(*arguments, "-o", folder, code=2).stderr
+    other = cli(*arguments, "-o", folder, "--resume", "--seed", 7, code=2).stderr
+    assert "seed: 0 → 7" in other
+    cli(*arguments, "-o", folder, "--resume")
+    whole, again = (load_file(place / "adapter_model.safetensors") for place in (trained[0], folder))
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert "nothing is left to do" in cli(*arguments, "-o", folder, "--resume", code=2).stderr
+
+
+def test_evaluate_and_a_fresh_process_give_the_trainings_accuracy(cli, study, trained, tiny_model, tmp_path):
+    folder, found = trained
+    measured = cli.json("evaluate", folder, "--task", study)
+    assert {key: measured[key] for key in found["test"]} == found["test"]
+    low, high = measured["interval"]
+    assert low < measured["accuracy"] <= high + 1e-12
+    assert f"on {measured['rows']} test rows of tiny-reviews" in cli("evaluate", folder, "--task", study).stdout
+    assert cli.json("evaluate", folder, "--task", study, "--rows", 5)["rows"] == 5
+
+    from allocsearch import spec
+    from allocsearch.training.tasks import load_task
+
+    rows = load_task(spec.load(str(study)).task.source()).test
+    (tmp_path / "rows.json").write_text(json.dumps([(row.prompt, row.choices, row.answer) for row in rows]))
+    script = [sys.executable, "-W", "ignore", "-c", FRESH, str(folder), str(tiny_model), str(tmp_path / "rows.json")]
+    fresh = subprocess.run(script, check=True, env=cli.env, capture_output=True, text=True)
+    accuracy, nll = map(float, fresh.stdout.split())
+    assert accuracy == measured["accuracy"]
+    assert nll == pytest.approx(measured["nll"], rel=1e-3)  # batches round otherwise
+
+
+@pytest.fixture(scope="module")
+def places(study, config, trained):
+    return {"study": study, "config": config, "folder": trained[0]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "missing.yaml"], "must be an exported YAML file"),
+        (["train", "{study}"], "must have the schema 'allocsearch/v1'"),
+        (["train", "{config}"], "'tiny-reviews' is not built in"),
+        (["train", "{config}", "--task", "nonsense"], "--task must be a YAML file or one of sentence-polarity"),
+        (["train", "{config}", "--task", "missing.yaml"], "must be a file that is there"),
+        (["train", "{config}", "--task", "{study}", "--gradient-accumulation", "3"], "must hold, but got 8 % (1 × 3)"),
+        (["train", "{config}", "--task", "{study}", "-o", "{folder}"], "must be a new or empty folder"),
+        (["train", "{config}", "--task", "{study}", "-o", "nowhere", "--resume"], "leave --resume out"),
+        (["train", "{config}", "--task", "{study}", "-o", "x", "--report-to", "wandb"], "pip install wandb"),
+        (["train", "{config}", "--task", "{study}", "--push-to-hub", "me/it"], "must name its base by a hub id"),
+        (["evaluate", "missing", "--task", "{study}"], "must be a folder with an adapter_config.json"),
+        (["evaluate", "{folder}"], "'tiny-reviews' is not built in"),
+        (["evaluate", "{folder}", "--harness", "arc_easy"], "pip install lm-eval"),
+        (["evaluate", "{folder}", "--task", "{study}", "--model", "missing/model/folder"], "must be a folder, a hub id"),
+    ],
+)
+def test_mistakes_give_one_line_with_the_remedy(cli, places, words, said, monkeypatch):
+    from allocsearch.tuning import finetuning, harness
+
+    # As where they are not installed, whether or not they are.
+    monkeypatch.setattr(finetuning, "is_wandb_available", lambda: False)
+    monkeypatch.setattr(harness, "find_spec", lambda _: None)
+    refused = cli(*(word.format(**places) for word in words), code=2).stderr
+    assert said in refused
+    assert refused.count("error:") == 1
