@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tabular_pool import Entry, pool
-from tabular_rows import combine
+from tabular_rows import combine, take_up
 from tabular_training import TableEvaluator, trained
 
 from allocsearch import spec as specs
@@ -41,6 +41,8 @@ def main() -> None:
     spec = specs.load(options.study)
     entries = pool(plan(spec), options.allocations, seed=options.seed)
     _settle(options.out, spec, entries)
+    if options.take_up is not None:
+        print(f"{take_up(options.take_up, options.out)} trainings taken over from {options.take_up}")
     pending = [job for job in _jobs(spec, entries) if not _part(options.out, job).exists()][: options.limit]
     print(f"{len(pending)} trainings to run, {len(entries)} allocations, seeds {list(spec.proxy.seeds)}", flush=True)
     if options.workers == 1:
@@ -111,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes, one thread each")
     parser.add_argument("--test", action="store_true", help="score each training on the test split too (`proxy.test_rows`)")
     parser.add_argument("--limit", type=int, help="stop after so many trainings")
+    parser.add_argument("--take-up", type=Path, metavar="PARQUET", help="go on with an unfinished table, without its part files")
     parser.add_argument("--combine", type=Path, metavar="PARQUET", help="write one Parquet file from the parts, and train nothing")
     return parser.parse_args()
 

@@ -44,6 +44,49 @@ def combine(out: Path, target: Path) -> str:
     return f"{target}: {len(rows)} rows of {len(parts)} trainings, {len(failed)} failed, {missing} missing, {target.stat().st_size:,} bytes"
 
 
+def take_up(source: Path, out: Path) -> int:
+    """Write OUT/parts for the trainings of an unfinished Parquet table, so that its building goes on; returns how many.
+
+    Raises:
+        ValueError: where it is a table of another study or another pool.
+    """
+    table = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    stored = parquet.read_table(source)
+    about = json.loads(stored.schema.metadata[b"allocsearch"])
+    if about["spec_digest"] != table["spec_digest"]:
+        raise ValueError(f"a table to go on with must be of the same study, but {source} is of another")
+    allocations = {entry["number"]: entry["allocation"] for entry in table["entries"]}
+    trainings: dict[tuple[int, int], list[dict[str, object]]] = {}
+    for row in stored.to_pylist():
+        if allocations.get(row["number"]) != row["allocation"]:
+            raise ValueError(f"a table to go on with must have the same pool, but allocation {row['number']} of {source} is another")
+        trainings.setdefault((row["number"], row["seed"]), []).append(row)
+    written = 0
+    for (number, seed), rows in trainings.items():
+        file = out / "parts" / f"{number:04d}-{seed}.json"
+        if not file.exists():
+            file.write_text(json.dumps(_part(sorted(rows, key=lambda row: row["step"]))), encoding="utf-8")
+            written += 1
+    return written
+
+
+def _part(rows: list[dict[str, object]]) -> dict[str, object]:
+    """A training as its part file had it; of the tokens only those up to rungs are known, and only those are ever read."""
+    scores = ("step", "accuracy", "nll", "test_accuracy", "test_nll", "cpu_seconds")
+    rungs = [{key: row[key] for key in scores if row[key] is not None} for row in rows]
+    tokens, done = [], 0
+    for row in rows:
+        tokens += [row["train_tokens"]] * (row["step"] - done)
+        done = row["step"]
+    return {
+        "number": rows[0]["number"],
+        "allocation": rows[0]["allocation"],
+        "seed": rows[0]["seed"],
+        "rungs": rungs,
+        "step_tokens": tokens,
+    }
+
+
 def _rows(entry: dict[str, object], part: dict[str, object]) -> list[dict[str, object]]:
     rungs = part["rungs"]
     return [

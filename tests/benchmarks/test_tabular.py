@@ -109,3 +109,19 @@ def test_a_training_that_fails_has_no_rows_and_is_named(study, tmp_path, monkeyp
     (failed,) = json.loads(table.schema.metadata[b"allocsearch"])["failed"]
     assert (failed["number"], failed["seed"]) == (0, 3)
     assert "broken" in failed["failed"]
+
+
+def test_an_unfinished_table_is_taken_up_from_its_parquet_alone(study, tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    partial, whole = tmp_path / "partial.parquet", tmp_path / "whole.parquet"
+    command = [study, "--allocations", 8]
+    built(monkeypatch, *command, "--out", first, "--limit", 15)
+    built(monkeypatch, study, "--out", first, "--combine", partial)
+    built(monkeypatch, *command, "--out", second, "--take-up", partial, "--limit", 1)
+    assert "15 trainings taken over" in capsys.readouterr().out
+    built(monkeypatch, study, "--out", second, "--combine", whole)
+    before, after = parquet.read_table(partial).to_pylist(), parquet.read_table(whole).to_pylist()
+    assert [row for row in after if row in before] == before
+    assert len(after) == len(before) * 16 // 15
+    with pytest.raises(ValueError, match="must have the same pool"):
+        built(monkeypatch, *command, "--seed", 1, "--out", tmp_path / "third", "--take-up", partial)
