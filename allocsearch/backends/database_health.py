@@ -57,7 +57,7 @@ def role(connection: Connection) -> Finding:
     name, mighty = connection.execute(sqlalchemy.text(query)).one()
     if mighty:
         return Finding(
-            "role", "warn", f"{name!r} may more than a driver needs", "use a role with rights on the tables only: docs/security.md"
+            "role", "warn", f"{name!r} may do more than a driver needs", "use a role with rights on the tables only: docs/security.md"
         )
     return Finding("role", "ok", f"{name!r} is neither superuser nor may it make roles or databases")
 

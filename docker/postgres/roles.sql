@@ -1,4 +1,4 @@
--- Run once by the superuser, when the database is made. Three roles, none of which may more than its work needs:
+-- Run once by the superuser, when the database is made. Three roles, none of which may do more than its work needs:
 --   allocsearch_owner      owns the tables; used by `allocsearch db upgrade` alone
 --   allocsearch_driver     reads and writes rows
 --   allocsearch_dashboard  reads rows

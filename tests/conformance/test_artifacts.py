@@ -41,6 +41,22 @@ def test_what_was_removed_is_named(store, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret"])
+def test_no_name_leaves_the_folder(store, tmp_path, name):
+    """Names come from the database, which others may write."""
+    store.folder.mkdir(parents=True)
+    secret = store.folder.parent / "secret"
+    secret.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="Invalid artifact_id"):
+        store.read(name, tmp_path / "copy")
+    with pytest.raises(ValueError, match="Invalid artifact_id"):
+        store.remove(name)
+    with pytest.raises(ValueError, match="Invalid artifact_id"):
+        store.write(name, secret)
+    assert secret.read_bytes() == b"mine"
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_study_lists_the_weights_that_are_kept(desk):
     """Its list outlives the driver, and weights that are given up leave it."""
     study = desk.create(trials=3)
