@@ -75,7 +75,7 @@ def front(record: StudyRecord, found: Evidence | None) -> Figure | None:
         (
             *(_front_row(p, "front") for p in best),
             *(_front_row(p, "baseline") for p in baselines if p.trial.number not in numbers),
-            *(_front_row(p, "trial") for p in others),
+            *(_front_row(p, "other") for p in others),
             *(_cells(row.label, "test", row.trial.cost.trainable, row.accuracy, row.interval) for row in confirmed),
         ),
     )

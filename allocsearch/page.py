@@ -13,7 +13,7 @@ from allocsearch.report import Report, Section
 from allocsearch.tables import Grid
 
 _MARKUP: Final = re.compile(r"([!-/:-@\[-`{-~])")
-_ENUMERATION: Final = re.compile(r"^(\d+)([.)])")
+_ENUMERATION: Final = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _HARMLESS: Final = frozenset(".,:;()/%+='\"-?")
 """Punctuation that means nothing within a line; at its start some of it does, and is escaped there."""
 

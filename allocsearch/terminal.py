@@ -12,7 +12,7 @@ from rich.text import Text
 
 from allocsearch.core.budget import short_count
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
-from allocsearch.search import results
+from allocsearch.search import capacity, results
 from allocsearch.search.results import Pace, Point
 
 if TYPE_CHECKING:  # the module loads Optuna, which a table does not need
@@ -42,8 +42,8 @@ class RunView(Protocol):
         ...
 
 
-def front_table(points: Sequence[Point], *, title: str) -> Table:
-    """A table of measured trials."""
+def front_table(points: Sequence[Point], *, title: str, bars: bool = False) -> Table:
+    """A table of measured trials; `bars` draws each allocation, too, on one scale for all."""
     from allocsearch import tables  # noqa: PLC0415 - imports Optuna
 
     cells = tables.front(points, title=title)
@@ -51,9 +51,18 @@ def front_table(points: Sequence[Point], *, title: str) -> Table:
     for heading in cells.headings[:-1]:
         table.add_column(heading, justify="left" if heading in {"95 % rows", "origin"} else "right", no_wrap=True)
     table.add_column(cells.headings[-1], overflow="fold")
-    for row in cells.rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    shapes = _bars(points) if bars else ("",) * len(points)
+    for row, shape in zip(cells.rows, shapes, strict=True):
+        table.add_row(*(Text(str(cell)) for cell in row[:-1]), Text(str(row[-1])) + Text(shape, style="cyan"))
     return table
+
+
+def _bars(points: Sequence[Point]) -> Iterator[str]:
+    """A line per trial: experts and mean rank of each layer, bottom to top."""
+    profiles = [capacity.profile(point.trial.assignment.allocation) for point in points]
+    most = [max((value for both in profiles for value in both[side]), default=0) for side in (0, 1)]
+    for experts, ranks in profiles:
+        yield f"\nexperts {capacity.bars(experts, top=most[0])}  ranks {capacity.bars(ranks, top=most[1])}"
 
 
 def grid_table(cells: "Grid") -> Table:

@@ -1,5 +1,6 @@
 """A study on one page: complete, readable without pictures, and nothing that a user named becomes markup."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -229,6 +230,18 @@ def test_a_study_that_was_not_confirmed_says_so(desk):
     assert any("not confirmed" in line for line in told.sections[0].lines)
     [section] = [section for section in told.sections if section.name == "comparison"]
     assert any("allocsearch confirm mine" in line for line in section.lines)
+
+
+def test_a_terminal_draws_each_allocation_of_the_front(desk):
+    from rich.console import Console
+
+    from allocsearch import terminal
+
+    points = results.pareto(desk.record().trials)
+    for drawn in (True, False):
+        written = io.StringIO()
+        Console(width=400, file=written).print(terminal.front_table(points, title="front", bars=drawn))
+        assert written.getvalue().count("experts ") == drawn * len(points)
 
 
 def test_the_command_writes_the_file(desk, url, tmp_path):

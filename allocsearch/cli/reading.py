@@ -70,7 +70,8 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
         raise InfeasibleError(
             f"study {name!r} must have a finished trial to show a front, but it has none yet: see allocsearch status {name}"
         )
-    terminal.out.print(terminal.front_table(points, title=f"{name}: Pareto front on the search split"))
+    drawn = terminal.out.is_terminal  # what a program reads keeps to one line a trial
+    terminal.out.print(terminal.front_table(points, title=f"{name}: Pareto front on the search split", bars=drawn))
     terminal.out.print(
         "The interval covers the sampling of rows; it covers neither the seed's noise nor the selection of the best.", style="dim"
     )

@@ -3,17 +3,19 @@
 Capacity here is the sum of an expert list's sizes (ranks, widths or lengths). It leaves routers out, and needs no model.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from statistics import fmean
 from typing import Final
 
-from allocsearch.core.allocation import BLOCK_KINDS, Allocation, Sizes
+from allocsearch.core.allocation import BLOCK_KINDS, Allocation
 from allocsearch.core.targets import GROUP_OF, GROUPS
 
 _ORDER: Final = (*GROUPS, *GROUP_OF, *BLOCK_KINDS)
 _EVERY: Final = "all targets"
+_BARS: Final = "·▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,17 @@ def capacity(allocation: Allocation, part: str) -> tuple[int, ...]:
     return tuple(sum(plan.sizes(part)) for plan in allocation)
 
 
+def profile(allocation: Allocation) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per layer from the bottom to the top: experts on the part that has most of them, and the mean size of all parts' experts."""
+    sizes = [[size for _, of in plan.parts for size in of] for plan in allocation]
+    return tuple(float(max((len(of) for _, of in plan.parts), default=0)) for plan in allocation), tuple(map(_mean, sizes))
+
+
+def bars(values: Sequence[float], *, top: float) -> str:
+    """A character per value: a dot for zero, else a bar that is full at `top`."""
+    return "".join(_BARS[math.ceil((len(_BARS) - 1) * value / top)] if value else _BARS[0] for value in values)
+
+
 def dimensions(allocations: Sequence[Allocation], *, most: int = 12) -> list[Dimension]:
     """Numbers of experts and mean ranks that differ between allocations of one depth.
 
@@ -66,11 +79,11 @@ def _of_part(allocations: Sequence[Allocation], label: str, part: str, *, bands:
                 yield Dimension(f"{where}{what}, {_span(layers)}", values)
 
 
-def _number(sizes: Sizes) -> float:
+def _number(sizes: Sequence[int]) -> float:
     return float(len(sizes))
 
 
-def _mean(sizes: Sizes) -> float:
+def _mean(sizes: Sequence[int]) -> float:
     return fmean(sizes) if sizes else 0.0
 
 

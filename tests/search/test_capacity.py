@@ -38,6 +38,12 @@ def test_too_many_dimensions_become_bands_of_depth():
     assert len(found) <= 12
 
 
+def test_bars_are_full_at_the_top_and_a_frozen_layer_is_told_from_a_small_one():
+    assert capacity.profile(Allocation.parse("0 2x4 attn:3x8,ffn:2")) == ((0, 2, 3), (0, 4, 26 / 4))
+    assert capacity.bars((0, 0.01, 4, 8), top=8) == "·▁▄█"
+    assert capacity.bars((0, 0), top=0) == "··"
+
+
 @given(st.lists(allocations(num_layers=4), min_size=2, max_size=5))
 def test_what_no_dimension_tells_apart_has_the_same_capacity(drawn):
     found = capacity.dimensions(drawn, most=1_000_000)
