@@ -57,10 +57,10 @@ def config(
             },
             "parameters": {"budget": spec.budget, "trainable": point.trial.cost.trainable, "active": point.trial.cost.active},
             "score": {
-                "accuracy": measured.accuracy,
+                "accuracy": point.accuracy,
                 "interval": list(point.interval),
                 "interval_kind": "95 % Wilson over rows; covers neither seed noise nor selection",
-                "nll": measured.nll,
+                "nll": point.nll,
                 "split": "search",
                 "selection_biased": True,
                 "rows": point.num_rows,

@@ -117,7 +117,7 @@ def parallel(record: StudyRecord) -> Figure | None:
     if not found:
         return None
     found.append(capacity.Dimension("trainable", tuple(float(point.trial.cost.trainable) for point in points)))
-    accuracy = [point.measured.accuracy for point in points]
+    accuracy = [point.accuracy for point in points]
     axes = [{"label": one.label, "values": list(one.values)} for one in found]
     line = {"color": accuracy, "colorscale": "Viridis", "showscale": True, "colorbar": {"title": {"text": "accuracy"}}}
     plot = go.Figure(go.Parcoords(dimensions=[*axes, {"label": "accuracy", "values": accuracy}], line=line, labelangle=-20))
@@ -179,7 +179,7 @@ def budget_use(record: StudyRecord) -> Figure | None:
 
 
 def _measured(points: Sequence[Point], name: str, colour: str, symbol: str, *, intervals: bool = True, mode: str = "markers") -> go.Scatter:
-    sizes, scores = [p.trial.cost.trainable for p in points], [p.measured.accuracy for p in points]
+    sizes, scores = [p.trial.cost.trainable for p in points], [p.accuracy for p in points]
     spans = [p.interval for p in points] if intervals else None
     texts = [f"trial {p.trial.number} ({p.trial.origin})<br>{p.trial.assignment.allocation}" for p in points]
     return _scatter(sizes, scores, spans, texts, name=name, colour=colour, symbol=symbol, mode=mode)
@@ -207,7 +207,7 @@ def _scatter(
 
 def _front_row(point: Point, kind: str) -> tuple[str | int, ...]:
     label = f"{kind}: trial {point.trial.number} ({point.trial.origin})"
-    return _cells(label, "search", point.trial.cost.trainable, point.measured.accuracy, point.interval)
+    return _cells(label, "search", point.trial.cost.trainable, point.accuracy, point.interval)
 
 
 def _cells(label: str, split: str, trainable: int, accuracy: float, interval: tuple[float, float]) -> tuple[str | int, ...]:

@@ -97,8 +97,8 @@ def _winner(record: StudyRecord, winner: Point, found: Evidence | None, pick: Pi
         ("allocation, bottom to top", str(trial.assignment.allocation)),
         ("trainable parameters", trial.cost.trainable),
         ("active parameters per token, at most", trial.cost.active),
-        ("accuracy, search rows", f"{winner.measured.accuracy:.3f}"),
-        ("NLL, search rows", f"{winner.measured.nll:.3f}"),
+        ("accuracy, search rows", f"{winner.accuracy:.3f}"),
+        ("NLL, search rows", f"{winner.nll:.3f}"),
         *((("accuracy of the frozen base, search rows", f"{record.base.accuracy:.3f}"),) if record.base is not None else ()),
     )
     return Section("winner", "The winner", tuple(lines), (Grid("", ("fact", "value"), facts),))

@@ -41,9 +41,9 @@ def front(points: Sequence[Point], *, title: str) -> Grid:
                 point.trial.number,
                 short_count(point.trial.cost.trainable),
                 short_count(point.trial.cost.active),
-                f"{point.measured.accuracy:.3f}",
+                f"{point.accuracy:.3f}",
                 _between(point.interval),
-                f"{point.measured.nll:.3f}",
+                f"{point.nll:.3f}",
                 point.trial.origin,
                 str(point.trial.assignment.allocation),
             )
@@ -62,7 +62,7 @@ def compared(comparisons: Sequence[Comparison], *, metric: Metric) -> Grid:
             (
                 c.baseline.trial.origin,
                 short_count(c.baseline.trial.cost.trainable),
-                f"{c.baseline.measured.accuracy:.3f}",
+                f"{c.baseline.accuracy:.3f}",
                 *_lead(c, scale),
                 c.verdict if c.verdict != "better" else "winner is better" if c.covers_seeds else "winner is better with this seed",
             )

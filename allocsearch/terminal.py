@@ -132,7 +132,7 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
 def _tally(run: RunView, num_trials: int) -> str:
     found = results.progress(run.trials, frozenset(), num_trials=num_trials)
     done = found.counts["finished"] + found.counts["stopped"]
-    best = "no result yet" if found.best is None else f"best {found.best.measured.accuracy:.3f} (trial {found.best.trial.number})"
+    best = "no result yet" if found.best is None else f"best {found.best.accuracy:.3f} (trial {found.best.trial.number})"
     left = run.pace.seconds_left(num_trials - done)
     failed = f", {found.counts['failed']} failed" if found.counts["failed"] else ""
     return f"{done}/{num_trials}{failed}, {best}, {run.pace.trials_per_hour:.0f}/h, {duration(left)} left"

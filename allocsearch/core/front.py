@@ -59,9 +59,9 @@ def knee(candidates: Sequence[Candidate]) -> Candidate:
     return max(front, key=lambda c: (height(c), -c.params))
 
 
-def smallest_within(candidates: Sequence[Candidate]) -> Candidate:
-    """The smallest candidate whose score lies inside the interval of the best one."""
-    floor = best(candidates).interval[0]
+def smallest_within(candidates: Sequence[Candidate], reference: Candidate | None = None) -> Candidate:
+    """The smallest candidate whose score lies inside the interval of the reference, by default the best one."""
+    floor = (reference or best(candidates)).interval[0]
     return min((c for c in candidates if c.score >= floor), key=lambda c: (c.params, -c.score, c.number))
 
 

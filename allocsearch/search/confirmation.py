@@ -127,7 +127,7 @@ def best_of(points: Sequence[Point], *, num_trials: int | None = None, metric: M
 
 
 def _loss(point: Point, metric: Metric) -> float:
-    return -point.measured.accuracy if metric == "accuracy" else point.measured.nll
+    return -point.accuracy if metric == "accuracy" else point.nll
 
 
 def _verdict(difference: float, p_adjusted: float) -> Verdict:

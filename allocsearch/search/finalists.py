@@ -51,4 +51,4 @@ def _with(trial: Trial, further: Sequence[SeedScore]) -> Trial:
 
 
 def _by_accuracy(point: Point) -> tuple[float, int, int]:
-    return -point.measured.accuracy, point.trial.cost.trainable, point.trial.number
+    return -point.accuracy, point.trial.cost.trainable, point.trial.number

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from allocsearch.core import front
@@ -13,16 +14,30 @@ from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 
 Pick = Literal["best", "knee", "smallest"]
+_Effect = tuple[float, float]
 State = Literal["finished", "stopped", "failed", "running", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A measured trial with its interval: 95 % Wilson over the search rows. It does not cover seed noise or selection."""
+    """A measured trial with its interval: 95 % Wilson over the search rows. It does not cover seed noise or selection.
+
+    Attributes:
+        accuracy: mean over its seeds, on the scale of the seeds that all trials have. A seed that only some have moves all of these
+            alike, so what it moves them by on average is taken off; else a hard further seed would count against who had it.
+        nll: likewise, in nats.
+    """
 
     trial: Trial
     measured: Measured
+    accuracy: float
+    nll: float
     interval: tuple[float, float]
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds that it was trained with."""
+        return len(self.measured.scores)
 
     @property
     def num_rows(self) -> int:
@@ -42,12 +57,32 @@ class Progress:
 
 def points(trials: Sequence[Trial]) -> list[Point]:
     """The measured trials, by number."""
-    return [_point(trial, trial.outcome) for trial in trials if isinstance(trial.outcome, Measured)]
+    measured = [(trial, trial.outcome) for trial in trials if isinstance(trial.outcome, Measured)]
+    effects = _seed_effects([outcome for _, outcome in measured])
+    return [_point(trial, outcome, effects) for trial, outcome in measured]
 
 
-def _point(trial: Trial, measured: Measured) -> Point:
+def _point(trial: Trial, measured: Measured, effects: Mapping[int, _Effect]) -> Point:
+    own = [effects.get(score.seed, (0.0, 0.0)) for score in measured.scores]
+    accuracy = measured.accuracy - fmean(effect for effect, _ in own)
+    nll = measured.nll - fmean(effect for _, effect in own)
     rows = len(measured.scores[0].correct)
-    return Point(trial, measured, front.wilson_interval(measured.accuracy, rows))
+    return Point(trial, measured, accuracy, nll, front.wilson_interval(min(1.0, max(0.0, accuracy)), rows))
+
+
+def _seed_effects(found: Sequence[Measured]) -> dict[int, _Effect]:
+    """By how much each seed that only some trials have moves accuracy and NLL, on average over those, against the seeds that all have."""
+    if not found:
+        return {}
+    shared = set.intersection(*({score.seed for score in one.scores} for one in found))
+    moves: dict[int, list[_Effect]] = {}
+    for one in found if shared else ():
+        base = [score for score in one.scores if score.seed in shared]
+        accuracy, nll = fmean(score.accuracy for score in base), fmean(score.mean_nll for score in base)
+        for score in one.scores:
+            if score.seed not in shared:
+                moves.setdefault(score.seed, []).append((score.accuracy - accuracy, score.mean_nll - nll))
+    return {seed: (fmean(a for a, _ in each), fmean(n for _, n in each)) for seed, each in moves.items()}
 
 
 def pareto(trials: Sequence[Trial]) -> list[Point]:
@@ -59,14 +94,21 @@ def pareto(trials: Sequence[Trial]) -> list[Point]:
 def picked(trials: Sequence[Trial], pick: Pick) -> Point:
     """The trial that `pick` chooses: the best score, the knee of the front, or the smallest within the best one's interval.
 
+    Where trials have been replicated, the best is sought among those with the most seeds: the others lost, or had one chance only.
+
     Raises:
         InputError: where no trial has finished.
     """
     found = points(trials)
     if not found:
         raise InputError("at least one finished trial must exist to pick from, but there is none yet")
-    choose = {"best": front.best, "knee": front.knee, "smallest": front.smallest_within}[pick]
-    number = choose(_candidates(found)).number
+    most = max(point.num_seeds for point in found)
+    best = front.best(_candidates([point for point in found if point.num_seeds == most]))
+    number = {
+        "best": lambda: best,
+        "knee": lambda: front.knee(_candidates(found)),
+        "smallest": lambda: front.smallest_within(_candidates(found), best),
+    }[pick]().number
     return next(point for point in found if point.trial.number == number)
 
 
@@ -84,7 +126,7 @@ def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:
         "smallest": f"fewest parameters among the trials inside the 95 % interval of the best of {of}",
     }[pick]
     low, high = chosen.interval
-    return f"{why}; {chosen.measured.accuracy:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
+    return f"{why}; {chosen.accuracy:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
 
 
 def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int) -> Progress:
@@ -123,7 +165,7 @@ class Pace:
 
 
 def _candidates(found: Sequence[Point]) -> list[Candidate]:
-    return [Candidate(p.trial.number, p.measured.accuracy, p.trial.cost.trainable, p.interval) for p in found]
+    return [Candidate(p.trial.number, p.accuracy, p.trial.cost.trainable, p.interval) for p in found]
 
 
 def _state(trial: Trial, waiting: frozenset[int]) -> State:

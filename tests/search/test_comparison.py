@@ -20,7 +20,7 @@ def point(number, tables):
     scores = tuple(SeedScore(seed, tuple(bool(c) for c in correct), tuple(map(float, nll))) for seed, (correct, nll) in tables.items())
     measured = Measured(scores, 1.0)
     trial = Trial(Assignment(number, Allocation.parse("4x8"), Routing(), tuple(tables)), Cost(number + 1, 1), "x", outcome=measured)
-    return Point(trial, measured, (0.0, 1.0))
+    return Point(trial, measured, measured.accuracy, measured.nll, (0.0, 1.0))
 
 
 def study(rng, leads, *, seeds=(0,)):

@@ -89,3 +89,31 @@ def test_pace(monkeypatch):
     pace.count()
     assert pace.trials_per_hour == 120
     assert pace.seconds_left(5) == 150
+
+
+def by_seed(**right):
+    """Rows right by seed, as in `s0=80`."""
+    scores = [SeedScore(int(name[1:]), tuple(i < n for i in range(ROWS)), (1 - n / ROWS,) * ROWS) for name, n in right.items()]
+    return Measured(tuple(scores), 1.0)
+
+
+def test_a_hard_further_seed_does_not_count_against_those_who_had_it():
+    # The second seed costs 10 rows on average; the first trial loses 5 only, so it gains on the others.
+    raced = [trial(0, by_seed(s0=70, s9=65)), trial(1, by_seed(s0=74, s9=59), params=2000)]
+    points = results.points([*raced, trial(2, by_seed(s0=74), params=3000)])
+    assert [point.accuracy for point in points] == pytest.approx([(0.70 + 0.75) / 2, (0.74 + 0.69) / 2, 0.74])
+    assert [point.nll for point in points] == pytest.approx([(0.30 + 0.25) / 2, (0.26 + 0.31) / 2, 0.26])
+    assert points[0].interval == pytest.approx(wilson_interval(0.725, ROWS))
+
+
+def test_one_seed_cannot_win_against_those_that_raced():
+    raced = [trial(0, by_seed(s0=70, s9=65)), trial(1, by_seed(s0=74, s9=59), params=2000)]
+    lucky = trial(2, by_seed(s0=99), params=3000)
+    assert results.picked([*raced, lucky], "best").trial.number == 0
+    assert results.picked([*raced, lucky], "smallest").trial.number == 0
+    assert results.picked([raced[0], lucky, trial(3, by_seed(s0=98, s9=90), params=4000)], "best").trial.number == 3
+
+
+def test_trials_without_a_common_seed_are_taken_as_they_are():
+    points = results.points([trial(0, by_seed(s1=70)), trial(1, by_seed(s2=60))])
+    assert [point.accuracy for point in points] == [0.7, 0.6]
