@@ -24,6 +24,7 @@ from allocsearch.tables import Grid
 BLUE, ORANGE, GREEN, GREY = "#2f7fd1", "#c8640a", "#1f8a5b", "#7a7f87"
 _GRID: Final = "rgba(128,128,128,0.3)"
 _SCALE: Final = [[0.0, "rgba(128,128,128,0.15)"], [1.0, BLUE]]
+_RANGE: Final = [[0.0, ORANGE], [0.5, GREY], [1.0, BLUE]]
 _MARKS: Final = {"finished": (BLUE, "circle"), "stopped": (ORANGE, "triangle-down"), "failed": (GREY, "x")}
 
 
@@ -103,6 +104,7 @@ def heat_map(record: StudyRecord) -> Figure | None:
     )
     _axes(plot, "trial of the front, smallest first", "layer, bottom to top")
     plot.update_xaxes(type="category")
+    plot.update_yaxes(type="category")
     table = Grid("", ("layer", *columns), tuple((layer, *row) for layer, row in zip(layers, z, strict=True)))
     about = "Where the front's allocations put their capacity: the sum of the experts' ranks (widths, lengths) per layer and target."
     return Figure("capacity", "Capacity per layer and target", about, plot, table)
@@ -119,7 +121,7 @@ def parallel(record: StudyRecord) -> Figure | None:
     found.append(capacity.Dimension("trainable", tuple(float(point.trial.cost.trainable) for point in points)))
     accuracy = [point.accuracy for point in points]
     axes = [{"label": one.label, "values": list(one.values)} for one in found]
-    line = {"color": accuracy, "colorscale": "Viridis", "showscale": True, "colorbar": {"title": {"text": "accuracy"}}}
+    line = {"color": accuracy, "colorscale": _RANGE, "showscale": True, "colorbar": {"title": {"text": "accuracy"}}}
     plot = go.Figure(go.Parcoords(dimensions=[*axes, {"label": "accuracy", "values": accuracy}], line=line, labelangle=-20))
     _style(plot).update_layout(margin={"l": 60, "r": 40, "t": 110, "b": 30})
     rows = zip((point.trial.number for point in points), *(one.values for one in found), accuracy, strict=True)
@@ -174,7 +176,7 @@ def budget_use(record: StudyRecord) -> Figure | None:
         (t.number, t.origin, state, t.cost.trainable, t.cost.active, f"{100 * t.share:.0f} %") for t, state in ended if state in _MARKS
     )
     table = Grid("", ("trial", "origin", "outcome", "trainable", "active", "meant to use"), rows)
-    about = f"Trainable parameters of every ended trial. The budget is {record.spec.budget}; under `pareto`, trials aim at parts of it."
+    about = f"Trainable parameters of every ended trial. The budget is {record.spec.budget}; in a search for a front, trials aim at shares."
     return Figure("budget", "Budget use", about, _axes(plot, "trial", "trainable parameters"), table)
 
 
@@ -198,7 +200,8 @@ def _scatter(
 ) -> go.Scatter:
     bars = None
     if spans is not None:
-        up, down = ([abs(span[side] - value) for span, value in zip(spans, y, strict=True)] for side in (1, 0))
+        pairs = list(zip(spans, y, strict=True))
+        up, down = [max(0.0, high - value) for (_, high), value in pairs], [max(0.0, value - low) for (low, _), value in pairs]
         bars = {"type": "data", "array": up, "arrayminus": down, "symmetric": False, "thickness": 1, "width": 3}
     marker = {"color": colour, "symbol": symbol, "size": 9}
     plain = [_plain(text) for text in texts]

@@ -36,7 +36,7 @@ NOT_COVERED: Final = (
         "All of it is about the proxy, a short training on part of the data. Longer trainings, other tasks and other base models may rank "
         "allocations otherwise."
     ),
-    "`not distinguishable` says that these rows and seeds do not show a difference, not that there is none.",
+    "“Not distinguishable” says that these rows and seeds do not show a difference, not that there is none.",
 )
 
 
@@ -95,8 +95,8 @@ def _winner(record: StudyRecord, winner: Point, found: Evidence | None, pick: Pi
         lines.append(f"The search is not complete: {record.num_missing} of {record.num_trials} trials are still to finish.")
     facts = (
         ("allocation, bottom to top", str(trial.assignment.allocation)),
-        ("trainable parameters", trial.cost.trainable),
-        ("active parameters per token, at most", trial.cost.active),
+        ("trainable parameters", f"{trial.cost.trainable:,}"),
+        ("active parameters per token, at most", f"{trial.cost.active:,}"),
         ("accuracy, search rows", f"{winner.accuracy:.3f}"),
         ("NLL, search rows", f"{winner.nll:.3f}"),
         *((("accuracy of the frozen base, search rows", f"{record.base.accuracy:.3f}"),) if record.base is not None else ()),
@@ -185,7 +185,7 @@ def _calibration(record: StudyRecord, calibration: Calibration | None, metric: M
 
 def _failures(record: StudyRecord) -> Sequence[Section]:
     grid = tables.failures(record.trials)
-    return (Section("failures", "Failures", (f"{len(grid.rows)} trials failed.",), (grid,)),) if grid.rows else ()
+    return (Section("failures", "Failures", (f"Failed trials: {len(grid.rows)}.",), (grid,)),) if grid.rows else ()
 
 
 def _again(record: StudyRecord, pick: Pick) -> Section:

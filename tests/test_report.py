@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -128,6 +130,30 @@ def test_plotlys_texts_hold_no_markup_of_users(desk):
     for figure in figures(desk.record(), None):
         assert not re.search(r"<(?!br>|extra>|/extra>)", figure.plot.to_json()), figure.name
     assert "&lt;img" in figures(desk.record(), None)[0].plot.to_json()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="only a browser can tell whether its policy lets the figures be drawn")
+@pytest.mark.parametrize("width", [375, 1200])
+def test_a_browser_draws_every_figure_without_a_complaint(html, tmp_path, width):
+    (tmp_path / "mine.html").write_text(html, encoding="utf-8")
+    frame = f'<iframe src="mine.html" style="width:{width}px;height:4000px"></iframe>'  # a headless window has a least width
+    script = (
+        "onload = () => setTimeout(() => { document.title = frames[0].document.querySelectorAll('.plot:has(.main-svg)').length }, 3000)"
+    )
+    (tmp_path / "frame.html").write_text(f"<title>none</title>{frame}<script>{script}</script>", encoding="utf-8")
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    options += [
+        "--allow-file-access-from-files",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=20000",
+        f"--user-data-dir={tmp_path}/own",
+    ]
+    address = (tmp_path / "frame.html").as_uri()
+    found = subprocess.run(["chromium", *options, "--dump-dom", address], capture_output=True, text=True, timeout=300, check=True)
+    complaints = [line for line in found.stderr.splitlines() if ":CONSOLE" in line and "GL Driver Message" not in line]
+    assert complaints == []
+    title = re.search("<title>(.*)</title>", found.stdout)[1]
+    assert int(title) == 5
 
 
 def test_every_figure_is_named_and_has_the_table_behind_it(shown):
