@@ -83,7 +83,7 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
         raise InputError(
             f"training runs on one device or replicated on several, but accelerate is set to {accelerator.distributed_type.value}"
         )
-    settings.rows_per_pass(accelerator.num_processes)
+    settings.check_split(accelerator.num_processes)
     task = load_task(request.task.source())
     base_name = str(resolve(exported.model.id, tell))
     weights = model_digest(base_name, exported.model.revision)
@@ -146,7 +146,7 @@ def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *
     config.revision = exported.model.revision
     torch.manual_seed(settings.seed)
     if settings.gradient_checkpointing:
-        base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(base.model)
     with warnings.catch_warnings():
         # PEFT asks transformers under a name that transformers is about to retire.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
@@ -156,6 +156,12 @@ def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *
     objective = Objective(base.tokenizer, head, task.metric, settings.max_tokens, MAX_NEW_TOKENS)
     aux_weight = exported.aux_loss_weight if config.balances else 0.0
     return Trainer(accelerator, model, objective, objective.encode(task.train), settings, aux_weight)
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have `model` compute its layers' activations again in the backward pass. The method has two names in transformers 5."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _check_tracker(tracker: Tracker | None) -> None:

@@ -100,15 +100,18 @@ class Trainer:
         return total.item()
 
     def _backward(self, wrapped: Any, batch: list[EncodedExample]) -> torch.Tensor:
-        """Gradients of the whole batch's mean loss, which is returned: the same number on every process."""
-        processes, size = self.accelerator.num_processes, self.settings.rows_per_pass(self.accelerator.num_processes)
-        own = batch[self.accelerator.process_index :: processes]
+        """Gradients of the whole batch's mean loss, which is returned: the same number on every process.
+
+        Passes and processes deal the rows out like cards, so four passes of one process see what two of each of two processes see.
+        """
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        parts = processes * self.settings.gradient_accumulation
         num_terms = self.objective.num_terms(batch)
         total = torch.zeros((), device=self.accelerator.device)
-        for start in range(0, len(own), size):
-            part = own[start : start + size]
-            last = start + size >= len(own)
-            with nullcontext() if last else self.accelerator.no_sync(wrapped):
+        for first in range(rank, parts, processes):
+            part = batch[first::parts]
+            is_last = first + processes >= parts
+            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
                 share = self.objective.num_terms(part) / num_terms
                 loss = self.objective.loss(wrapped, part)
                 balance = self.aux_weight * balance_loss(self.model) if self.aux_weight else 0.0

@@ -39,11 +39,11 @@ class Settings:
         """Optimiser steps on `num_rows` training rows."""
         return max(1, round(num_rows * self.epochs / self.batch_size))
 
-    def rows_per_pass(self, num_processes: int) -> int:
-        """Rows of one forward pass on one device.
+    def check_split(self, num_processes: int) -> None:
+        """Refuse a batch that processes and passes cannot share evenly.
 
         Raises:
-            InputError: where a batch cannot be split evenly.
+            InputError: with what does not divide.
         """
         num_parts = num_processes * self.gradient_accumulation
         if self.batch_size % num_parts:
@@ -51,7 +51,6 @@ class Settings:
                 f"`batch size % (processes × gradient accumulation) == 0` must hold, but got {self.batch_size} % "
                 f"({num_processes} × {self.gradient_accumulation}): change --batch-size or --gradient-accumulation"
             )
-        return self.batch_size // num_parts
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
