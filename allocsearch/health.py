@@ -35,7 +35,7 @@ def machine() -> Iterator[Finding]:
     yield processor()
     yield memory(available_memory())
     yield from home_folder()
-    yield from models()
+    yield models()
 
 
 def python(version: tuple[str, ...]) -> Finding:
@@ -126,10 +126,12 @@ def disk(free: int) -> Finding:
     return Finding("disk", "warn", found, "make room, or set ALLOCSEARCH_HOME to a larger disk")
 
 
-def models() -> Iterator[Finding]:
-    """Whether the built-in models are here, so that a run starts without a network."""
-    for name in BUILTIN_MODELS:
-        if is_pulled(name):
-            yield Finding("model", "ok", f"{name} is in the home folder")
-        else:
-            yield Finding("model", "warn", f"{name} is not here yet; a run fetches it", f"allocsearch models pull {name}")
+def models() -> Finding:
+    """Whether built-in models are here, so that a run starts without a network."""
+    here = [name for name in BUILTIN_MODELS if is_pulled(name)]
+    if here:
+        return Finding("model", "ok", f"built-in models in the home folder: {', '.join(here)}")
+    first = next(iter(BUILTIN_MODELS))
+    return Finding(
+        "model", "warn", "no built-in model is here yet; a run fetches the one that it names", f"allocsearch models pull {first}"
+    )

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from allocsearch import logs
 from allocsearch.core.budget import short_count
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import capacity, results
@@ -108,6 +109,9 @@ def trial_line(trial: Trial) -> str:
 
 def stage_line(stage: str, trial: Trial, *, done: int, total: int) -> None:
     """Prints one ended trial of what follows a search."""
+    if logs.as_json():
+        logs.log_trial(trial, stage=stage, done=done, total=total)
+        return
     err.print(Text(f"{stage} {trial_line(trial)}   [{done}/{total}]"))
 
 
@@ -116,6 +120,9 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
     """Calls back with each ended trial: redraws a live view on a terminal, prints lines elsewhere."""
     if quiet:
         yield lambda _trial: None
+        return
+    if logs.as_json():
+        yield lambda trial: logs.log_trial(trial, stage="search", done=_num_done(run), total=num_trials)
         return
     if not err.is_terminal:
 
@@ -127,6 +134,10 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
         return
     with Live(_dashboard(run, num_trials), console=err, refresh_per_second=2, get_renderable=lambda: _dashboard(run, num_trials)):
         yield lambda _trial: None
+
+
+def _num_done(run: RunView) -> int:
+    return sum(isinstance(trial.outcome, Measured | Stopped) for trial in run.trials)
 
 
 def _tally(run: RunView, num_trials: int) -> str:
@@ -141,7 +152,7 @@ def _tally(run: RunView, num_trials: int) -> str:
 def _dashboard(run: RunView, num_trials: int) -> Table:
     grid = Table.grid(padding=(0, 0, 1, 0))
     trials = run.trials
-    done = sum(isinstance(trial.outcome, Measured | Stopped) for trial in trials)
+    done = _num_done(run)
     width = 40
     filled = width * done // max(1, num_trials)
     bar = Text("━" * filled, style="green") + Text("━" * (width - filled), style="dim")

@@ -6,6 +6,7 @@ import pytest
 
 from allocsearch import health
 from allocsearch.core.findings import Finding, failed
+from allocsearch.model_store import RECORD
 
 GIGABYTE = 10**9
 
@@ -102,8 +103,12 @@ def test_a_home_is_left_as_it_was(tmp_path, monkeypatch):
 
 def test_a_missing_model_is_a_warning_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("ALLOCSEARCH_HOME", str(tmp_path))
-    (found,) = health.models()
+    found = health.models()
     assert (found.level, found.remedy) == ("warn", "allocsearch models pull smollm2-135m")
+    record = tmp_path / "models" / "smollm2-135m" / RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert health.models() == Finding("model", "ok", "built-in models in the home folder: smollm2-135m")
 
 
 def test_a_driver_that_torch_cannot_use_is_a_warning(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from allocsearch import __version__
+from allocsearch import __version__, logs
 
 # They register their commands.
 from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search, training  # noqa: F401
@@ -32,9 +32,9 @@ def _print_versions(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_versions, help="Print versions.")] = False,
+    _version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_versions, help="Print versions.")] = False,
 ) -> None:
-    pass
+    logs.check()
 
 
 def main() -> None:
@@ -60,18 +60,23 @@ def main() -> None:
     sys.exit(code)
 
 
-def _complain(error: Exception, code: int) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+def _complain(error: Exception | str, code: int) -> int:
+    line = " ".join(str(error).split())
+    if logs.as_json():
+        logs.log("error", level="error", message=line, exit_code=code)
+    else:
+        typer.echo(f"error: {line}", err=True)
     return code
 
 
 def _unexpected(error: Exception) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, of click's or of typer's own copy of it
+        if logs.as_json():
+            return _complain(error.format_message() if hasattr(error, "format_message") else error, 2)
         error.show()
         return 2
     if type(error).__name__ == "TooManyFailuresError":
         return _complain(error, 4)
     if os.environ.get("ALLOCSEARCH_DEBUG"):
         traceback.print_exc()
-    typer.echo(f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} (ALLOCSEARCH_DEBUG=1 shows where)", err=True)
-    return 1
+    return _complain(f"unexpected {type(error).__name__}: {error} (ALLOCSEARCH_DEBUG=1 shows where)", 1)

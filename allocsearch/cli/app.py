@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from allocsearch import logs
+
 app = typer.Typer(
     name="allocsearch",
     no_args_is_help=True,
@@ -30,6 +32,11 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help=
 Address = Annotated[str | None, typer.Option("--address", help="Join a Ray cluster from one of its nodes: `auto` or host:port.")]
 Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Folder for trained weights, shared by all workers.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray; for debugging.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=1, max=65_535, help="Serve Prometheus metrics of this run at this port.", show_default=False),
+]
+MetricsHost = Annotated[str, typer.Option("--metrics-host", help="Address to serve them at. There is no login.")]
 
 
 def print_json(document: Any) -> None:
@@ -39,7 +46,10 @@ def print_json(document: Any) -> None:
 
 def say(line: str) -> None:
     """A line on stderr, where progress goes."""
-    typer.echo(line, err=True)
+    if logs.as_json():
+        logs.log("note", message=line)
+    else:
+        typer.echo(line, err=True)
 
 
 def interrupted(error: BaseException | None) -> bool:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from allocsearch import logs
 from allocsearch.cli.app import Address, Inline, Json, Storage, Workers, app, interrupted, print_json, say
 from allocsearch.core.choices import Metric
 
@@ -37,13 +38,16 @@ def calibrate(
 
     parsed = specs.load(study, {"budget": budget, "model": model, "task": task, "name": name})
     options = Options(storage, workers, address, None, inline)
-    with calibrating(parsed, num_allocations=allocations, num_seeds=seeds, options=options, say=say) as running:
+    with (
+        logs.about(study=parsed.name),
+        calibrating(parsed, num_allocations=allocations, num_seeds=seeds, options=options, say=say) as running,
+    ):
         try:
             for staged in running:
                 terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
         except BaseException as error:
             if interrupted(error):
-                terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch calibrate {study}", markup=False)
+                say(f"interrupted; everything is kept. Continue with: allocsearch calibrate {study}")
                 raise KeyboardInterrupt from error
             raise
         found = running.result([*(default_scores(parsed) if scores else ()), *((ONE_SHOT,) if one_shot else ())])

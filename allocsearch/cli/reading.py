@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json
+from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json, say
 from allocsearch.core.errors import InfeasibleError, InputError
 
 
@@ -29,7 +29,7 @@ def status(
         elif names:
             terminal.out.print("\n".join(names), markup=False)
         else:
-            terminal.err.print("no study yet; start one with: allocsearch run --budget 8M-params")
+            say("no study yet; start one with: allocsearch run --budget 8M-params")
         return
     found = views.status_json(catalog.record(name))
     if as_json:
@@ -51,7 +51,7 @@ def status(
     for failure in found["failures"][-3:]:
         terminal.out.print(f"trial {failure['trial']} failed: {failure['reason']}", markup=False)
     if not found["complete"]:
-        terminal.err.print(f"if no driver is running it, continue with: allocsearch resume {name}")
+        say(f"if no driver is running it, continue with: allocsearch resume {name}")
 
 
 @app.command(epilog="Example: allocsearch front quickstart --json")
@@ -93,7 +93,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trial as a config. Works while the study runs."""
-    from allocsearch import export as exports, terminal, views  # noqa: PLC0415, I001 - imports Optuna
+    from allocsearch import export as exports, views  # noqa: PLC0415, I001 - imports Optuna
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
     from allocsearch.driver import stored_base  # noqa: PLC0415
     from allocsearch.workplace import Options, artifacts_folder  # noqa: PLC0415
@@ -122,9 +122,9 @@ def export(
         where = str(output)
     else:
         where = ""
-    terminal.err.print(f"trial {chosen.trial.number}: {why}" + (f" → {where}" if where else ""), markup=False)
+    say(f"trial {chosen.trial.number}: {why}" + (f" → {where}" if where else ""))
     for note in notes:
-        terminal.err.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     if as_json:
         print_json(
             {

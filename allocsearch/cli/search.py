@@ -4,9 +4,25 @@ from typing import Annotated, Any
 
 import typer
 
-from allocsearch.cli.app import Address, Artifacts, Inline, Json, Name, Storage, Workers, app, interrupted, print_json, say
+from allocsearch import logs
+from allocsearch.cli.app import (
+    Address,
+    Artifacts,
+    Inline,
+    Json,
+    MetricsHost,
+    MetricsPort,
+    Name,
+    Storage,
+    Workers,
+    app,
+    interrupted,
+    print_json,
+    say,
+)
 from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InfeasibleError
+from allocsearch.metrics import LOOPBACK, Meter, metered
 
 
 @app.command(epilog="Example: allocsearch run --budget 8M-params")
@@ -31,11 +47,13 @@ def run(
     address: Address = None,
     artifacts: Artifacts = None,
     inline: Inline = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
-    from allocsearch import driver, spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
+    from allocsearch import driver, spec as specs  # noqa: PLC0415, I001 - imports torch
     from allocsearch.workplace import Options  # noqa: PLC0415
 
     overrides = {
@@ -52,12 +70,16 @@ def run(
         return
     done = _finished_before(driver, parsed, name, storage)
     if done is not None:
-        terminal.err.print(f"study {name!r} of the same spec is finished already; this is its result")
+        say(f"study {name!r} of the same spec is finished already; this is its result")
         _show_result(done, name, as_json=as_json)
         return
     source = driver.source_of(study, overrides)
-    with driver.start(parsed, source=source, options=options, say=say) as running:
-        _drive(running, num_trials=parsed.trials, storage=storage, as_json=as_json)
+    with (
+        logs.about(study=name),
+        metered(metrics_port, metrics_host) as meter,
+        driver.start(parsed, source=source, options=options, say=say) as running,
+    ):
+        _drive(running, meter, num_trials=parsed.trials, storage=storage, as_json=as_json)
 
 
 @app.command(epilog="Example: allocsearch resume quickstart")
@@ -70,6 +92,8 @@ def resume(
     address: Address = None,
     artifacts: Artifacts = None,
     inline: Inline = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     as_json: Json = False,
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
@@ -77,8 +101,12 @@ def resume(
     from allocsearch.workplace import Options  # noqa: PLC0415
 
     options = Options(storage, workers, address, artifacts, inline)
-    with driver.resume(name, num_trials=trials, options=options, say=say) as running:
-        _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
+    with (
+        logs.about(study=name),
+        metered(metrics_port, metrics_host) as meter,
+        driver.resume(name, num_trials=trials, options=options, say=say) as running,
+    ):
+        _drive(running, meter, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
 
 
 @app.command(epilog="Example: allocsearch confirm quickstart --seeds 3")
@@ -98,6 +126,8 @@ def confirm(
     address: Address = None,
     artifacts: Artifacts = None,
     inline: Inline = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     as_json: Json = False,
 ) -> None:
     """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
@@ -107,27 +137,34 @@ def confirm(
 
     options = Options(storage, workers, address, artifacts, inline)
     wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials, margin=margin)
-    with driver.resume(name, confirmation=wanted, options=options, say=say) as running:
-        _drive(running, num_trials=running.record.num_trials, storage=storage, as_json=as_json, search=False)
+    with (
+        logs.about(study=name),
+        metered(metrics_port, metrics_host) as meter,
+        driver.resume(name, confirmation=wanted, options=options, say=say) as running,
+    ):
+        _drive(running, meter, num_trials=running.record.num_trials, storage=storage, as_json=as_json, search=False)
 
 
-def _drive(running: Any, *, num_trials: int, storage: str | None, as_json: bool, search: bool = True) -> None:
+def _drive(running: Any, meter: Meter, *, num_trials: int, storage: str | None, as_json: bool, search: bool = True) -> None:
     from allocsearch import terminal  # noqa: PLC0415
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
+    meter.begin(running.name, running.trials, target=num_trials)
     try:
         if search:
             with terminal.display(running, num_trials=num_trials) as show:
                 for trial in running:
                     show(trial)
+                    meter.count(trial)
         for staged in running.follow_up():
             terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
+            meter.count(staged.trial, stage=staged.stage)
     except BaseException as error:
         if interrupted(error):
-            terminal.err.print(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}", markup=False)
+            say(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}")
             raise KeyboardInterrupt from error
         if type(error).__name__ == "TooManyFailuresError":
-            terminal.err.print(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}", markup=False)
+            say(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}")
         raise
     _show_result(Catalog(storage), running.name, as_json=as_json)
 

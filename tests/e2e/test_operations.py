@@ -1,7 +1,12 @@
 """`doctor` and `db`, as a user meets them."""
 
 import json
+import socket
 import sqlite3
+import time
+import urllib.request
+
+import pytest
 
 
 def test_doctor_gives_a_new_machine_its_lines_and_touches_no_database(cli):
@@ -59,3 +64,53 @@ def test_an_upgrade_says_what_it_did_and_nothing_else(cli):
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ok", "upgrade"], ["ok", "schema"]]
     assert "upgraded from v3.0.0.d" in result.stdout
     assert result.stderr == ""
+
+
+def objects(stderr):
+    """Every line of it, as JSON; a line for people fails."""
+    return [json.loads(line) for line in stderr.splitlines()]
+
+
+def test_a_run_logs_for_machines(cli, tiny_study, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_LOG", "json")
+    result = cli("run", tiny_study(trials=3, confirmation={"candidates": 1, "seeds": 1}), "--inline", "--json")
+    found = objects(result.stderr)
+    assert json.loads(result.stdout)["study"] == "tiny"
+    assert {line["study"] for line in found} == {"tiny"}
+    search = [line for line in found if line["event"] == "trial" and line["stage"] == "search"]
+    assert [(line["trial"], line["state"], line["done"], line["total"]) for line in search] == [(i, "finished", i + 1, 3) for i in range(3)]
+    assert all(line["worker"] and 0 <= line["accuracy"] <= 1 for line in search)
+    assert any(line["stage"] == "confirmation" for line in found if line["event"] == "trial")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [(["front", "none"], 2, "'none'"), (["export", "x", "--pick", "luckiest"], 2, "--pick"), (["run", "--budget", "1-params"], 3, "raise")],
+)
+def test_errors_are_logged_for_machines_too(cli, monkeypatch, arguments, code, says):
+    monkeypatch.setenv("ALLOCSEARCH_LOG", "json")
+    (line,) = objects(cli(*arguments, code=code).stderr)
+    assert (line["event"], line["level"], line["exit_code"]) == ("error", "error", code)
+    assert says in line["message"]
+
+
+def test_an_unknown_form_of_log_is_bad_input(cli, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_LOG", "xml")
+    assert "`text` or `json`" in cli("spaces", code=2).stderr
+
+
+def test_a_run_serves_metrics_while_it_lasts(cli, tiny_study):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    running = cli.start("run", tiny_study(trials=3), "--inline", "--metrics-port", port)
+    opener, page = urllib.request.build_opener(urllib.request.ProxyHandler({})), ""
+    while running.poll() is None and 'allocsearch_target_trials{study="tiny"} 3.0' not in page:
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                page = answer.read().decode()
+        except OSError:  # it does not listen yet
+            time.sleep(0.05)
+    _, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert 'allocsearch_target_trials{study="tiny"} 3.0' in page
