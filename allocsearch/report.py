@@ -188,11 +188,22 @@ def _failures(record: StudyRecord) -> Sequence[Section]:
     return (Section("failures", "Failures", (f"Failed trials: {len(grid.rows)}.",), (grid,)),) if grid.rows else ()
 
 
+def _confirmed_later(record: StudyRecord) -> Iterator[str]:
+    """The command of a confirmation that the spec does not ask for; what it asks for, `run` does."""
+    asked = record.confirmation
+    if asked == record.spec.confirmation or not asked.candidates:
+        return
+    options = [f"--candidates {asked.candidates}", f"--seeds {asked.seeds}"]
+    options += [] if asked.random_trials is None else [f"--random-trials {asked.random_trials}"]
+    options += [] if asked.margin is None else [f"--margin {asked.margin:g}"]
+    yield f"allocsearch confirm {shlex.quote(record.name)} {' '.join(options)}"
+
+
 def _again(record: StudyRecord, pick: Pick) -> Section:
     name, file = shlex.quote(record.name), shlex.quote(f"{record.name}.yaml")
     commands = (
-        f"allocsearch run {file}",
-        *((f"allocsearch confirm {name}",) if record.confirmation.candidates else ()),
+        f"allocsearch run {file}" + (f" --trials {record.num_trials}" if record.num_trials != record.spec.trials else ""),
+        *_confirmed_later(record),
         f"allocsearch compare {name} --pick {pick}",
         f"allocsearch export {name} --pick {pick} -o {shlex.quote(f'{record.name}-{pick}.yaml')}",
     )

@@ -234,6 +234,18 @@ def test_the_spec_on_the_page_is_the_studys(told, desk, tmp_path):
     assert yaml.safe_load(text)["about"] == HOSTILE
 
 
+def test_the_commands_do_what_was_done_after_the_spec(desk):
+    record = desk.record()
+    asked = {"candidates": 4, "seeds": 2, "random_trials": 0, "margin": 1.5}
+    later = replace(record, attrs={**record.attrs, "target_trials": 20, "confirmation": asked})
+    before, after = (report(one, None, None).sections[-1].listings[0][1].splitlines() for one in (record, later))
+    assert not any("confirm" in line for line in before)
+    assert after[:2] == [
+        "allocsearch run mine.yaml --trials 20",
+        "allocsearch confirm mine --candidates 4 --seeds 2 --random-trials 0 --margin 1.5",
+    ]
+
+
 def test_figures_show_what_was_measured(desk, url):
     record = desk.record()
     found = evidence(Catalog(url), record, trial=results.picked(record.trials, "best").trial.number)
