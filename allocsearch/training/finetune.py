@@ -27,11 +27,10 @@ from allocsearch.moelora.pooling import MeanPooling
 from allocsearch.moelora.statistics import router_statistics, watch_routers
 from allocsearch.spec import ProxySpec, StudySpec
 from allocsearch.training.adapter import adapter_config
-from allocsearch.training.classify import class_losses, draw_head, encode_texts, num_classes, restored_head, score_classes
-from allocsearch.training.collate import EncodedExample, collate, encode
-from allocsearch.training.evaluate import score
+from allocsearch.training.classify import draw_head, num_classes, restored_head
+from allocsearch.training.collate import EncodedExample
 from allocsearch.training.examples import Example, Task
-from allocsearch.training.likelihood import completion_loss
+from allocsearch.training.objective import Objective
 from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches, select
 from allocsearch.training.tasks import load_task
@@ -114,6 +113,7 @@ class _Bench:
         classes = num_classes(self.task)
         loaded: LoadedBase = load_base(model, dtype=spec.proxy.dtype, device=device, revision=spec.revision, num_classes=classes)
         self.model, self.tokenizer, self.head = loaded.model, loaded.tokenizer, loaded.head
+        self._objective = Objective(self.tokenizer, self.head, self.task.metric, spec.proxy.max_tokens, spec.proxy.max_new_tokens)
         self._seed = spec.proxy.seeds[0]
         self._rows: dict[Split, tuple[Example, ...]] = {
             "search": self.task.search[: spec.proxy.search_rows],
@@ -127,34 +127,18 @@ class _Bench:
         """The training rows of `seed`, the same for every allocation."""
         if seed not in self._training:
             rows = select(self.task.train, self.proxy.train_rows, seed=seed)
-            self._training[seed] = self._tokenised(rows)
+            self._training[seed] = self._objective.encode(rows)
         return self._training[seed]
 
-    def _tokenised(self, rows: Sequence[Example]) -> tuple[EncodedExample, ...]:
-        return (encode_texts if self.head.modules else encode)(rows, self.tokenizer, max_tokens=self.proxy.max_tokens)
-
     def loss(self, model: Any, encoded: Sequence[EncodedExample]) -> torch.Tensor:
-        """The loss to train on, in nats per right token, or per row where a head classifies."""
-        if self.head.modules:
-            return class_losses(model, encoded, pad_id=self.tokenizer.pad_token_id).mean()
-        batch = collate(encoded, pad_id=self.tokenizer.pad_token_id, gold_only=True).to(model.device)
-        return completion_loss(batch, model(**batch.inputs, use_cache=False).logits)
+        """The loss to train on."""
+        return self._objective.loss(model, encoded)
 
     def score(self, model: Any, *, seed: int, split: Split) -> SeedScore:
         rows = self._rows[split]
         if split not in self._encoded:
-            self._encoded[split] = self._tokenised(rows)
-        if self.head.modules:
-            return score_classes(model, self._encoded[split], pad_id=self.tokenizer.pad_token_id, seed=seed)
-        return score(
-            model,
-            self.tokenizer,
-            rows,
-            self._encoded[split],
-            metric=self.task.metric,
-            seed=seed,
-            max_new_tokens=self.proxy.max_new_tokens,
-        )
+            self._encoded[split] = self._objective.encode(rows)
+        return self._objective.score(model, rows, self._encoded[split], seed=seed)
 
     def base_score(self, split: Split) -> SeedScore:
         """The frozen base on the rows of `split`: what new experts, whose output starts at zero, would score.

@@ -9,7 +9,7 @@ from allocsearch import spec as specs
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, Stopped
-from allocsearch.training import finetune
+from allocsearch.training import finetune, objective
 from allocsearch.training.collate import encode
 from allocsearch.training.evaluate import score
 from allocsearch.training.examples import Example
@@ -95,8 +95,8 @@ def test_training_lowers_the_loss_on_its_own_rows(evaluator):
 def test_two_allocations_share_data_order_and_evaluation_rows(evaluator, monkeypatch):
     run = evaluator()
     seen = []
-    original = finetune.collate
-    monkeypatch.setattr(finetune, "collate", lambda rows, **options: seen.append(rows) or original(rows, **options))
+    original = objective.collate
+    monkeypatch.setattr(objective, "collate", lambda rows, **options: seen.append(rows) or original(rows, **options))
     run(assignment("2x4*4"), go_on)
     first, seen[:] = list(seen), []
     run(assignment("8x1 0*3"), go_on)
@@ -117,8 +117,8 @@ def test_rungs_are_reported_in_order_and_a_no_ends_the_trial(evaluator):
 
 def test_a_loss_that_is_not_finite_is_an_outcome_with_its_step(evaluator, monkeypatch):
     steps = iter([1.0, float("inf")])
-    original = finetune.completion_loss
-    monkeypatch.setattr(finetune, "completion_loss", lambda *batch: original(*batch) * next(steps))
+    original = objective.completion_loss
+    monkeypatch.setattr(objective, "completion_loss", lambda *batch: original(*batch) * next(steps))
     outcome = evaluator()(assignment(), go_on)
     assert isinstance(outcome, Failed)
     assert "step 2 of seed 0" in outcome.reason
