@@ -101,7 +101,7 @@ def test_another_study_is_not_mixed_into_a_table(study, tmp_path, monkeypatch, w
 
 def test_a_training_that_fails_has_no_rows_and_is_named(study, tmp_path, monkeypatch):
     out, target = tmp_path / "table", tmp_path / "table.parquet"
-    monkeypatch.setattr("allocsearch.training.finetune.completion_loss", lambda *_args: (_ for _ in ()).throw(ValueError("broken")))
+    monkeypatch.setattr("allocsearch.training.objective.completion_loss", lambda *_args: (_ for _ in ()).throw(ValueError("broken")))
     built(monkeypatch, study, "--allocations", 8, "--out", out, "--limit", 1)
     built(monkeypatch, study, "--out", out, "--combine", target)
     table = parquet.read_table(target)
