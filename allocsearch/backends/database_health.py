@@ -15,13 +15,16 @@ from allocsearch.core.errors import InputError
 from allocsearch.core.findings import Finding
 
 _REACH: Final = "check the host, the role and its rights; the URL may stand in ALLOCSEARCH_STORAGE"
+_HIDE: Final = "give the URL in ALLOCSEARCH_STORAGE, or in a file that ALLOCSEARCH_STORAGE_FILE names"
 _WRITE: Final = "grant the role INSERT, UPDATE and DELETE on the tables, and USAGE on their sequences"
 
 
 def database(url: str | None) -> Iterator[Finding]:
-    """What there is to say of the storage at `url`; a row is written and rolled back, nothing else is changed."""
-    url = storage_url(url)
+    """What there is to say of the storage at `url` (None: that of the environment); a row is written and rolled back, nothing else."""
+    given, url = url, storage_url(url)
     try:
+        if given is not None and parsed_url(given).password:
+            yield Finding("database", "warn", "the URL's password stands in the command line, where `ps` shows it", _HIDE)
         schema = schema_of(url)
         yield Finding("database", "ok", f"{shown_url(url)} can be read")
         yield schema.finding

@@ -127,6 +127,12 @@ def test_a_socket_and_loopback_do_not_leave_the_machine():
 
 
 def test_a_database_that_does_not_answer_is_one_failure_without_the_password():
-    (found,) = database("postgresql://me:hunter2@127.0.0.1:1/none")
-    assert found.level == "fail"
-    assert "hunter2" not in str(found)
+    warning, found = database("postgresql://me:hunter2@127.0.0.1:1/none")
+    assert (warning.level, found.level) == ("warn", "fail")
+    assert "ALLOCSEARCH_STORAGE_FILE" in warning.remedy
+    assert "hunter2" not in str((warning, found))
+
+
+def test_a_url_of_the_environment_is_no_warning(monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_STORAGE", "postgresql://me:hunter2@127.0.0.1:1/none")
+    assert [found.level for found in database(None)] == ["fail"]

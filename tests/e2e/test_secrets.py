@@ -57,11 +57,12 @@ def test_a_run_on_ray_keeps_the_password_to_the_driver(cli, tiny_study, postgres
     (session,) = {found for command in commands for found in re.findall(r"/tmp/ray/session_[\w.-]+", command)}
     assert SECRET not in "\n".join([*commands, *environments, out, err])
     assert holders(session) == []
-    assert holders(cli.home) == []
     assert SECRET not in everything_in(postgres_url)
-    for command in (["status", "secrets"], ["front", "secrets", "--json"], ["export", "secrets"], ["doctor", "--json"], ["db", "check"]):
-        result = cli.process(*command)
+    for command in ("status secrets", "front secrets --json", "export secrets -o best.yaml", "report secrets", "doctor --json", "db check"):
+        result = cli.process(*command.split())
         assert SECRET not in result.stdout + result.stderr
+    assert (cli.home / "best.yaml").is_file()
+    assert holders(cli.home) == []
 
 
 def test_a_url_from_a_file_is_used_and_the_nearer_wins(tmp_path, monkeypatch):
