@@ -41,7 +41,7 @@ def publish(folder: Path, repo: str) -> str:
     try:
         url = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=_FILES, commit_message="Adapter trained by allocsearch")
-    except Exception as error:  # the reason: as above
+    except Exception as error:  # the reason: the HTTP library under the client changes, with its errors
         raise InputError(f"{folder} is trained, but the hub refused {repo!r} ({_line(error)}): upload it with `hf upload`") from error
     return str(url)
 
