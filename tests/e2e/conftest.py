@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,15 @@ class Cli:
     def start(self, *arguments: object) -> subprocess.Popen:
         command = [sys.executable, "-m", "allocsearch", *map(str, arguments)]
         return subprocess.Popen(
-            command, env=self.env, cwd=self.home, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            env=self.env,
+            cwd=self.home,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - the one call is safe between fork and exec
         )
 
     def process(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:

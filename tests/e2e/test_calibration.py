@@ -2,6 +2,7 @@
 
 import pytest
 
+from allocsearch.search.calibration import Calibration
 from tests.e2e.conftest import Cli
 
 
@@ -46,9 +47,12 @@ def test_it_is_resumed_rather_than_repeated_and_shown_as_tables(cli, study, foun
 
 
 def test_a_run_whose_plan_cannot_resolve_a_point_says_so_in_one_line(cli, study, found):
+    again = cli.json("calibrate", study, "--allocations", 5, "--seeds", 2, "--inline", "--no-scores")
     ran = cli("run", study, "--inline")
-    [line] = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
-    assert "resolve" in line
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
+    # A random model may answer alike whatever it is trained to; then nothing is left to resolve.
+    unresolved = Calibration.from_json(again["calibration"]).resolvable(1, 24) > 0.01
+    assert ["resolve" in line for line in lines] == [True] * unresolved
     other = cli("run", study, "--inline", "--name", "other")
     assert "note: " not in other.stderr, "nothing was measured for a study of that name"
     assert cli.json("status")["studies"] == ["other", "tiny"]
