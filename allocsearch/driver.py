@@ -20,6 +20,7 @@ from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import recommendation, results
 from allocsearch.search.recommendation import warning
+from allocsearch.search.register import Register
 from allocsearch.search.schedule import halving
 from allocsearch.search.transfer import Transferred, transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
@@ -66,6 +67,11 @@ class Run:
         """Every trial so far, by number."""
         return tuple(self._study.trials())
 
+    @property
+    def register(self) -> Register:
+        """The trials so far, counted."""
+        return self._study.register
+
     def __iter__(self) -> Iterator[Trial]:
         """Run until the target is reached.
 
@@ -105,7 +111,7 @@ class Run:
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""
-        front = {point.measured.artifact for point in results.pareto(self._study.trials())}
+        front = {trial.outcome.artifact for trial in self._study.register.front if isinstance(trial.outcome, Measured)}
         for name in self._study.artifacts - front:
             self._study.forget_artifact(name)
             if self._evaluator.artifacts is not None:

@@ -14,6 +14,7 @@ from allocsearch import logs
 from allocsearch.core.budget import short_count
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import capacity, results
+from allocsearch.search.register import Register
 from allocsearch.search.results import Pace, Point
 
 if TYPE_CHECKING:  # the module loads Optuna, which a table does not need
@@ -38,8 +39,8 @@ class RunView(Protocol):
     pace: Pace
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
-        """Every trial so far."""
+    def register(self) -> Register:
+        """The trials so far, counted."""
         ...
 
 
@@ -122,7 +123,7 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
         yield lambda _trial: None
         return
     if logs.as_json():
-        yield lambda trial: logs.log_trial(trial, stage="search", done=_num_done(run), total=num_trials)
+        yield lambda trial: logs.log_trial(trial, stage="search", done=run.register.num_finished, total=num_trials)
         return
     if not err.is_terminal:
 
@@ -136,31 +137,26 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
         yield lambda _trial: None
 
 
-def _num_done(run: RunView) -> int:
-    return sum(isinstance(trial.outcome, Measured | Stopped) for trial in run.trials)
-
-
 def _tally(run: RunView, num_trials: int) -> str:
-    found = results.progress(run.trials, frozenset(), num_trials=num_trials)
-    done = found.counts["finished"] + found.counts["stopped"]
-    best = "no result yet" if found.best is None else f"best {found.best.accuracy:.3f} (trial {found.best.trial.number})"
-    left = run.pace.seconds_left(num_trials - done)
-    failed = f", {found.counts['failed']} failed" if found.counts["failed"] else ""
-    return f"{done}/{num_trials}{failed}, {best}, {run.pace.trials_per_hour:.0f}/h, {duration(left)} left"
+    found = run.register
+    best = "no result yet"
+    if found.best is not None and isinstance(found.best.outcome, Measured):
+        best = f"best {found.best.outcome.accuracy:.3f} (trial {found.best.number})"
+    left = run.pace.seconds_left(num_trials - found.num_finished)
+    failed = f", {found.num_failed} failed" if found.num_failed else ""
+    return f"{found.num_finished}/{num_trials}{failed}, {best}, {run.pace.trials_per_hour:.0f}/h, {duration(left)} left"
 
 
 def _dashboard(run: RunView, num_trials: int) -> Table:
     grid = Table.grid(padding=(0, 0, 1, 0))
-    trials = run.trials
-    done = _num_done(run)
+    done = run.register.num_finished
     width = 40
     filled = width * done // max(1, num_trials)
     bar = Text("━" * filled, style="green") + Text("━" * (width - filled), style="dim")
     grid.add_row(Text(f"{run.name}  ") + bar + Text(f"  {_tally(run, num_trials)}, {duration(run.pace.seconds)} so far"))
-    front = results.pareto(trials)
+    front = results.pareto(run.register.front)
     if front:
         grid.add_row(front_table(front[-12:], title="Pareto front so far"))
-    recent = [trial for trial in trials if trial.outcome is not None][-3:]
-    for trial in recent:
+    for trial in run.register.recent:
         grid.add_row(Text(trial_line(trial), style="dim", overflow="ellipsis", no_wrap=True))
     return grid

@@ -19,6 +19,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, SeedScore, Stopped, Trial
 from allocsearch.search.proposals import Proposals
+from allocsearch.search.register import Register
 from allocsearch.spec import Objective, StudySpec
 
 DIRECTIONS: Mapping[Objective, tuple[Direction, ...]] = {
@@ -38,6 +39,7 @@ class OptunaStudy:
         num_trials: finished trials to reach; None for a companion, which runs what is put in line and proposes nothing.
         failure_report: what failed trials share, once there are too many of them.
         exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
+        register: the trials so far, counted; to be read only.
     """
 
     def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int | None) -> None:
@@ -47,10 +49,11 @@ class OptunaStudy:
         self._study, self._spec, self._proposals = study, spec, proposals
         self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
         self._lock = threading.RLock()
-        self._trials: dict[int, Trial] = {}
+        self.register = Register()
         self._again: deque[int] = deque()
         self._waiting: deque[int] = deque()
         self._ids: dict[int, int] = {}
+        self._artifacts = set(artifacts.linked(study))
         self._base: SeedScore | None = records.base_score(study)
         frozen = study.get_trials(deepcopy=False)
         self._mirror = None if num_trials is None else self._new_mirror(len(frozen), num_trials)
@@ -67,7 +70,7 @@ class OptunaStudy:
     def tell(self, number: int, outcome: Outcome) -> Trial:
         """Record how trial `number` ended; a second word about a finished trial changes nothing."""
         with self._lock:
-            trial = self._trials[number]
+            trial = self.register[number]
             if trial.outcome is not None:
                 return trial
             if isinstance(outcome, Measured) and not outcome.finite:
@@ -81,7 +84,7 @@ class OptunaStudy:
     def trials(self) -> Sequence[Trial]:
         """Every trial so far, by number."""
         with self._lock:
-            return [self._trials[number] for number in sorted(self._trials)]
+            return self.register.trials
 
     def enqueue(self, allocation: Allocation, origin: str) -> bool:
         """Put a starting point in line; one that the space cannot express runs as a baseline, outside the sampler's sight.
@@ -93,7 +96,7 @@ class OptunaStudy:
     def enqueue_assignment(self, draft: Assignment, origin: str) -> bool:
         """`enqueue` with seeds, rungs and a split of its own. The draft's number is not used."""
         with self._lock:
-            if any(_same_work(trial.assignment, draft) for trial in self._trials.values()):
+            if self.register.has(draft):
                 return False
             point = self._proposals.space.encode(draft.allocation) if self._proposals.space.expresses(draft.allocation) else {}
             number = self._insert(draft, point, origin=origin, state=TrialState.WAITING, share=1.0, notes={})
@@ -104,57 +107,57 @@ class OptunaStudy:
     def artifacts(self) -> frozenset[str]:
         """Names of the weights that are kept."""
         with self._lock:
-            return artifacts.linked(self._study)
+            return frozenset(self._artifacts)
 
     def forget_artifact(self, name: str) -> None:
         """These weights are about to be deleted."""
         with self._lock:
             artifacts.unlink(self._study, name)
+            self._artifacts.discard(name)
 
     @property
     def num_finished(self) -> int:
         """Trials that reached their end: measured, or stopped at a rung."""
         with self._lock:
-            return sum(isinstance(trial.outcome, Measured | Stopped) for trial in self._trials.values())
+            return self.register.num_finished
 
     def _next(self) -> Assignment | None:
         if self._again:
             return self._dispatch_again(self._again.popleft())
-        if self._too_many_failed() or (self.num_trials is not None and len(self._open_or_finished()) >= self.num_trials):
+        if self._too_many_failed() or (self.num_trials is not None and self._num_open_or_finished >= self.num_trials):
             return None
         if self._waiting:
             return self._dispatch_waiting(self._waiting.popleft())
         return None if self.num_trials is None else self._propose()
 
     def _propose(self) -> Assignment | None:
-        known = self._known()
-        for aim, point, notes in () if self.exhausted else candidates(self._mirror, self._proposals, len(self._trials)):
+        for aim, point, notes in () if self.exhausted else candidates(self._mirror, self._proposals, len(self.register)):
             allocation = self._proposals.space.decode(point)
-            if allocation not in known:
+            if not self.register.knows(allocation):
                 origin = self._spec.sampler if notes is not None else "random"
                 share = self._proposals.share(aim)
                 draft = self._draft(allocation)
                 number = self._insert(draft, point, origin=origin, state=TrialState.RUNNING, share=share, notes=notes or {})
                 if self._mirror is not None:
                     self._mirror.start(number, point, notes or {})
-                return self._trials[number].assignment
+                return self.register[number].assignment
         self.exhausted = True  # every allocation that the targets reach is in the study
         return None
 
     def _dispatch_waiting(self, number: int) -> Assignment:
-        trial = self._study.get_trials(deepcopy=False)[number]
+        trial = self._storage.get_trial(self._ids[number])
         if self._mirror is not None and trial.params:
             _, notes = self._mirror.propose(number)  # a genetic sampler counts generations in its notes
             for key, value in notes.items():
                 self._storage.set_trial_system_attr(self._ids[number], key, value)
             self._mirror.start(number, trial.params, notes)
         self._storage.set_trial_state_values(self._ids[number], TrialState.RUNNING)
-        return self._trials[number].assignment
+        return self.register[number].assignment
 
     def _dispatch_again(self, number: int) -> Assignment:
-        trial = replace(self._trials[number], attempt=self._trials[number].attempt + 1)
+        trial = replace(self.register[number], attempt=self.register[number].attempt + 1)
         self._storage.set_trial_user_attr(self._ids[number], "attempt", trial.attempt)
-        self._trials[number] = trial
+        self.register.put(trial)
         return trial.assignment
 
     def _lose(self, trial: Trial, outcome: Lost) -> Trial:
@@ -172,12 +175,14 @@ class OptunaStudy:
         self._set_attrs(trial.number, records.outcome_attrs(outcome, trial.cost, self._base))
         if isinstance(outcome, Measured) and outcome.artifact is not None:
             artifacts.link(self._study, outcome.artifact)
+            self._artifacts.add(outcome.artifact)
         state, values = self._verdict(trial, outcome)
         self._storage.set_trial_state_values(self._ids[trial.number], state, values)
         if self._mirror is not None:
             self._mirror.finish(trial.number, state, values)
-        self._trials[trial.number] = replace(trial, outcome=outcome)
-        return self._trials[trial.number]
+        ended = replace(trial, outcome=outcome)
+        self.register.put(ended)
+        return ended
 
     def _verdict(self, trial: Trial, outcome: Measured | Stopped | Failed) -> tuple[TrialState, list[float] | None]:
         """A stopped trial must carry no values: its score is not comparable with a finished one's."""
@@ -188,7 +193,7 @@ class OptunaStudy:
 
     def _draft(self, allocation: Allocation) -> Assignment:
         proxy = self._spec.proxy
-        return Assignment(len(self._trials), allocation, self._proposals.space.routing, proxy.seeds, proxy.rungs)
+        return Assignment(len(self.register), allocation, self._proposals.space.routing, proxy.seeds, proxy.rungs)
 
     def _insert(
         self, draft: Assignment, point: Mapping[str, int], *, origin: str, state: TrialState, share: float, notes: Mapping[str, Any]
@@ -205,12 +210,12 @@ class OptunaStudy:
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)  # noqa: SLF001 - see _storage
         frozen = self._storage.get_trial(trial_id)
         self._ids[frozen.number] = trial_id
-        self._trials[frozen.number] = records.trial_of(frozen)
+        self.register.put(records.trial_of(frozen))
         return frozen.number
 
     def _take_in(self, frozen: FrozenTrial) -> None:
         self._ids[frozen.number] = frozen._trial_id  # noqa: SLF001 - see _storage
-        self._trials[frozen.number] = records.trial_of(frozen)
+        self.register.put(records.trial_of(frozen))
         if frozen.state == TrialState.WAITING:
             self._waiting.append(frozen.number)
         elif frozen.state == TrialState.RUNNING:
@@ -218,18 +223,14 @@ class OptunaStudy:
         if self._mirror is not None:
             self._mirror.replay(frozen)
 
-    def _known(self) -> set[Allocation]:
-        return {trial.assignment.allocation for trial in self._trials.values()}
-
-    def _open_or_finished(self) -> list[int]:
-        waiting = set(self._waiting)
-        return [n for n, trial in self._trials.items() if n not in waiting and not isinstance(trial.outcome, Failed)]
+    @property
+    def _num_open_or_finished(self) -> int:
+        return len(self.register) - len(self._waiting) - self.register.num_failed
 
     def _too_many_failed(self) -> bool:
-        failed = [trial for trial in self._trials.values() if isinstance(trial.outcome, Failed)]
-        limit = max(3, self._spec.limits.max_failed_share * (self.num_trials or len(self._trials)))
-        if len(failed) >= limit:
-            self.failure_report = records.failure_report(failed)
+        limit = max(3, self._spec.limits.max_failed_share * (self.num_trials or len(self.register)))
+        if self.failure_report is None and self.register.num_failed >= limit:
+            self.failure_report = records.failure_report(self.register.failed)
         return self.failure_report is not None
 
     def _set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
@@ -245,7 +246,3 @@ class OptunaStudy:
             # A resumed driver must not repeat the proposals of its predecessor.
             seed=(self._spec.seed * 1_000_003 + num_known) % 2**31,
         )
-
-
-def _same_work(one: Assignment, other: Assignment) -> bool:
-    return (one.allocation, one.routing, one.seeds, one.split) == (other.allocation, other.routing, other.seeds, other.split)

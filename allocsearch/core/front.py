@@ -1,7 +1,8 @@
 """The Pareto front of accuracy (up) against trainable parameters (down), and ways to pick one trial from it."""
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +28,34 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
         if not front or candidate.score > front[-1].score:
             front.append(candidate)
     return front
+
+
+class GrowingFront:
+    """The front of all candidates so far: `pareto_front` of them, without looking at those that are off it again."""
+
+    def __init__(self) -> None:
+        self._members: list[Candidate] = []  # by rising parameters, and so by rising score
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._members)
+
+    @property
+    def best(self) -> Candidate:
+        """The highest score; of equals the smaller, then the earlier."""
+        return self._members[-1]
+
+    def add(self, candidate: Candidate) -> None:
+        """Take `candidate` in where none dominates it, and drop those that it dominates."""
+        at = bisect_left(self._members, candidate.params, key=lambda c: c.params)
+        if any(_stands_for(member, candidate) for member in self._members[max(0, at - 1) : at + 1]):
+            return
+        end = bisect_right(self._members, candidate.score, lo=at, key=lambda c: c.score)
+        self._members[at:end] = [candidate]
+
+
+def _stands_for(a: Candidate, b: Candidate) -> bool:
+    """Whether `a` dominates `b`, or is its equal and earlier."""
+    return dominates(a, b) or (a.score == b.score and a.params == b.params and a.number <= b.number)
 
 
 def hypervolume(candidates: Sequence[Candidate], *, worst_score: float, max_params: int) -> float:
