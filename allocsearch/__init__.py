@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from allocsearch.core.geometry import Routing as Routing
     from allocsearch.core.geometry import Site as Site
     from allocsearch.core.space import SearchSpace as SearchSpace
-    from allocsearch.driver import run as run
     from allocsearch.models import model_shape as model_shape
+    from allocsearch.result import SearchResult as SearchResult
+    from allocsearch.result import load_study as load_study
+    from allocsearch.result import run as run
 
 __version__ = "0.1.0"
 
@@ -28,11 +30,13 @@ _HOMES: Final = {
     "LayerPlan": "core.allocation",
     "ModelShape": "core.geometry",
     "Routing": "core.geometry",
+    "SearchResult": "result",
     "SearchSpace": "core.space",
     "Site": "core.geometry",
     "cost": "core.budget",
+    "load_study": "result",
     "model_shape": "models",
-    "run": "driver",
+    "run": "result",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605 - the table is the one list

@@ -15,7 +15,6 @@ from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
-from allocsearch.models import resolve
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, scored_starts
 from allocsearch.search import recommendation, results
@@ -185,17 +184,6 @@ def resume(
         yield Run(catalog, record, planned, evaluator=evaluator, options=options, say=say, confirmation=confirmation)
 
 
-def run(study: str = "quickstart", *, options: Options = HERE, **overrides: Any) -> StudyRecord:
-    """Search, from Python: `run("quickstart", budget="8M-params", trials=20)`. Returns the finished study."""
-    spec = specs.load(study, overrides)
-    with start(spec, source=source_of(study, overrides), options=options) as running:
-        for _ in running:
-            pass
-        for _ in running.follow_up():
-            pass
-    return Catalog(options.storage).record(running.name)
-
-
 def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file that a spec came from, so that a resume can tell whether it was edited since; nothing for a shipped study."""
     if study in named("studies"):
@@ -205,11 +193,6 @@ def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given.get(key), str) and Path(given[key]).is_file():
             given[key] = str(Path(given[key]).resolve())
     return {"file": str(Path(study).expanduser().resolve()), "overrides": given}
-
-
-def stored_base(record: StudyRecord) -> str:
-    """What an exported adapter names as its base: a folder for a built-in model or a given folder, else the hub id."""
-    return str(resolve(record.spec.model))
 
 
 def _scored(planned: Plan, model: str, say: Say) -> list[dict[str, Any]]:

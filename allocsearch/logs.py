@@ -59,6 +59,14 @@ def log(event: str, *, level: Level = "info", **fields: Any) -> None:
     getattr(logger, level)(event, **{key: _finite(value) for key, value in fields.items()})
 
 
+def note(line: str) -> None:
+    """A line of progress on stderr, or its object."""
+    if as_json():
+        log("note", message=line)
+    else:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress
+
+
 def log_trial(trial: Trial, *, stage: str, done: int, total: int) -> None:
     """One ended trial of a study's `stage`: `search`, or what follows it."""
     log("trial", stage=stage, **trial_fields(trial), done=done, total=total)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -20,13 +20,20 @@ _HARMLESS: Final = frozenset(".,:;()/%+='\"-?")
 
 def html(report: Report) -> str:
     """One file with everything in it, Plotly's script included (4.8 MB)."""
+    plots = {section.figure.name: _plot(section.figure.plot) for section in report.sections if section.figure is not None}
+    return _filled("report.html", report=report, plots=plots, plotly=get_plotlyjs() if plots else "", version=version("allocsearch"))
+
+
+def summary(title: str, lines: Sequence[str], grid: Grid) -> str:
+    """A fragment of HTML for a notebook's cell, in the notebook's own colours."""
+    return _filled("summary.html", title=title, lines=lines, grid=grid)
+
+
+def _filled(name: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("allocsearch"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    plots = {section.figure.name: _plot(section.figure.plot) for section in report.sections if section.figure is not None}
-    return environment.get_template("report.html").render(
-        report=report, plots=plots, plotly=get_plotlyjs() if plots else "", version=version("allocsearch")
-    )
+    return environment.get_template(name).render(**values)
 
 
 def _plot(plot: Any) -> Any:

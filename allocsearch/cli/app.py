@@ -46,10 +46,7 @@ def print_json(document: Any) -> None:
 
 def say(line: str) -> None:
     """A line on stderr, where progress goes."""
-    if logs.as_json():
-        logs.log("note", message=line)
-    else:
-        typer.echo(line, err=True)
+    logs.note(line)
 
 
 def interrupted(error: BaseException | None) -> bool:

@@ -1,14 +1,13 @@
 """`status`, `front` and `export`: what a study has found. They work while it runs."""
 
 import sys
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json, say
-from allocsearch.core.errors import InfeasibleError, InputError
+from allocsearch.core.errors import InfeasibleError
 
 
 @app.command(epilog="Example: allocsearch status quickstart")
@@ -93,76 +92,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trial as a config. Works while the study runs."""
-    from allocsearch import export as exports, views  # noqa: PLC0415, I001 - imports Optuna
-    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
-    from allocsearch.driver import stored_base  # noqa: PLC0415
-    from allocsearch.workplace import Options, artifacts_folder  # noqa: PLC0415
-    from allocsearch.backends.artifacts import FolderArtifacts  # noqa: PLC0415
-    from allocsearch.evidence import evidence  # noqa: PLC0415
-    from allocsearch.models import model_shape  # noqa: PLC0415 - imports torch
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
+    from allocsearch.exporting import export as write  # noqa: PLC0415 - imports torch
 
-    catalog = Catalog(storage)
-    record = catalog.record(name)
-    chosen, why = exports.choose(record, trial=trial, pick=pick)
-    shape = model_shape(record.spec.model, record.spec.revision)
-    table = views.cost_json(chosen.trial.assignment.allocation, shape, chosen.trial.assignment.routing)
-    found = evidence(catalog, record, trial=chosen.trial.number)
-    exported = exports.config(record, chosen, why, layers=table["per_layer"], architecture=shape.architecture, found=found)
-    text, notes = exports.to_yaml(exported), tuple[str, ...]()
-    if form not in {"yaml", "peft"}:
-        store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
-        where, text, notes = _write_foreign(form, record, chosen, shape=shape, base_model=stored_base(record), store=store, output=output)
-    elif form == "peft":
-        folder = output or Path(f"{name}-trial-{chosen.trial.number}")
-        store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
-        exports.write_peft(exported, base_model=stored_base(record), weights=chosen.measured.artifact, artifacts=store, folder=folder)
-        where = str(folder)
-    elif output is not None:
-        exports.write_yaml(exported, output)
-        where = str(output)
-    else:
-        where = ""
-    say(f"trial {chosen.trial.number}: {why}" + (f" → {where}" if where else ""))
-    for note in notes:
-        say(f"note: {note}")
+    done = write(Catalog(storage), name, trial=trial, pick=pick, form=form, output=output, artifacts=artifacts)
+    say(f"trial {done.trial}: {done.why}" + (f" → {done.path}" if done.path else ""))
+    for line in done.notes:
+        say(f"note: {line}")
     if as_json:
-        print_json(
-            {
-                "study": name,
-                "trial": chosen.trial.number,
-                "why": why,
-                "path": where or None,
-                "notes": list(notes),
-                "config": exported.model_dump(mode="json", by_alias=True),
-            }
-        )
-    elif not where:
-        sys.stdout.write(text)
-
-
-def _write_foreign(
-    form: str, record: Any, point: Any, *, shape: Any, base_model: str, store: Any, output: Path | None
-) -> tuple[str, str, tuple[str, ...]]:
-    """Export in a format of another project: where it was written (nowhere: a single text for stdout), its text, and notes."""
-    from allocsearch.formats.recipe import Recipe  # noqa: PLC0415 - imports torch
-    from allocsearch.formats.table import FORMATS  # noqa: PLC0415
-    from allocsearch.formats.writing import write  # noqa: PLC0415
-    from allocsearch.models import head_of  # noqa: PLC0415
-
-    if head_of(record.spec.model, record.spec.revision).modules:
-        raise InputError(f"the {form} format is for causal language models, but {record.spec.model!r} has a head: use --format peft")
-    trial, kept = point.trial, point.measured.artifact
-    with tempfile.TemporaryDirectory(prefix="allocsearch-") as scratch:
-        # Those of a trial that has left the front are gone; its config still trains.
-        weights = Path(scratch) / "adapter_model.safetensors" if form == "lora" and kept in record.artifacts else None
-        if weights is not None:
-            store.read(kept, weights)
-        assignment = trial.assignment
-        document = FORMATS[form](
-            Recipe(assignment.allocation, shape, assignment.routing, record.spec.proxy.alpha, base_model, weights=weights)
-        )
-    if output is None and document.text is not None:
-        return "", document.text, document.notes
-    where = output or Path(f"{record.name}-trial-{trial.number}-{form}")
-    write(document, where)
-    return str(where), "", document.notes
+        print_json(done.to_json())
+    elif done.path is None:
+        sys.stdout.write(done.text)
