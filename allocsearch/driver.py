@@ -40,6 +40,7 @@ class Run:
     Attributes:
         name: the study's.
         record: the study as it stood when the run began.
+        metric: what its trials are ranked by.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Run:
         confirmation: ConfirmationSpec | None = None,
     ) -> None:
         self.name, self.record, self.plan = record.name, record, plan_
+        self.metric: Metric = record.spec.metric
         self.pace = results.Pace()
         self._evaluator, self._options, self._say = evaluator, options, say
         made_with = {key: record.attrs[key] for key in MADE_WITH if key in record.attrs}
@@ -209,7 +211,9 @@ def _transferred(planned: Plan, catalog: Catalog) -> list[dict[str, str]]:
     if planned.spec.warm_from is None:
         return []
     earlier = catalog.record(planned.spec.warm_from)
-    found = transferred(earlier.trials, planned.proposals, study=earlier.name, count=min(_NUM_TRANSFERRED, planned.spec.trials))
+    found = transferred(
+        earlier.trials, planned.proposals, study=earlier.name, count=min(_NUM_TRANSFERRED, planned.spec.trials), metric=earlier.spec.metric
+    )
     return [start.to_json() for start in found]
 
 

@@ -115,7 +115,7 @@ def evidence(
     found = confirm([winner.results], [row.results for row in baselines], metric=metric) if baselines else []
     others = [row for row in rows if row is not winner]
     everyone = (winner, *others, *(row for row in baselines if row not in rows))
-    front = {point.trial.number for point in results.pareto(record.trials)}
+    front = {point.trial.number for point in results.pareto(record.trials, record.spec.metric)}
     smaller = [row.results for row in others if row.searched in front and row.results.params < winner.results.params]
     answer = smallest_not_worse(winner.results, smaller, margin, metric=metric, noise=noise) if margin is not None and smaller else None
     return Evidence(winner, everyone, tuple(found), metric, answer)
@@ -128,7 +128,7 @@ def _rows(catalog: Catalog, record: StudyRecord) -> list[Row]:
     for point in points:
         by_work.setdefault((point.trial.assignment.allocation, point.trial.assignment.routing), []).append(point)
     numbers = {trial.assignment.allocation: trial.number for trial in record.trials}
-    named = {point.trial.number for point in finalists(record.trials, max(1, record.confirmation.candidates))}
+    named = {point.trial.number for point in finalists(record.trials, max(1, record.confirmation.candidates), record.spec.metric)}
     random = catalog.companion(record.name, "random")
     num_random = 0 if random is None else len(results.points(random.trials))
     rows = []
@@ -149,7 +149,7 @@ def _winner_of(catalog: Catalog, name: str, here: StudyRecord, *, shift: int) ->
     differing = [key for key in _SAME if other.attrs.get(key) != here.attrs.get(key)]
     if differing:
         raise InputError(f"studies must share model and data to be compared, but {name!r} differs in {', '.join(differing)}")
-    found = evidence(catalog, other, trial=results.picked(other.trials, "best").trial.number)
+    found = evidence(catalog, other, trial=results.picked(other.trials, "best", other.spec.metric).trial.number)
     if found is None:
         raise InputError(f"a study to compare with must have been confirmed, but {name!r} has not: allocsearch confirm {name}")
     row = found.winner

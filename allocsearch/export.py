@@ -25,8 +25,8 @@ def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point
         InputError: where that trial is not a finished one.
     """
     if trial is None:
-        chosen = results.picked(record.trials, pick)
-        return chosen, results.reason(pick, chosen, record.trials)
+        chosen = results.picked(record.trials, pick, record.spec.metric)
+        return chosen, results.reason(pick, chosen, record.trials, record.spec.metric)
     for point in results.points(record.trials):
         if point.trial.number == trial:
             return point, f"trial {trial}, chosen by hand"

@@ -54,7 +54,7 @@ def figures(record: StudyRecord, found: Evidence | None) -> list[Figure]:
 
 def front(record: StudyRecord, found: Evidence | None) -> Figure | None:
     """Accuracy against trainable parameters: front, other trials and baselines on the search rows, and what the test rows said."""
-    best = results.pareto(record.trials)
+    best = results.pareto(record.trials, record.spec.metric)
     if not best:
         return None
     numbers = {point.trial.number for point in best}
@@ -86,7 +86,7 @@ def front(record: StudyRecord, found: Evidence | None) -> Figure | None:
 
 def heat_map(record: StudyRecord) -> Figure | None:
     """Total rank per layer and part of each allocation of the front."""
-    best = results.pareto(record.trials)
+    best = results.pareto(record.trials, record.spec.metric)
     if not best:
         return None
     allocations = [point.trial.assignment.allocation for point in best]

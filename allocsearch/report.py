@@ -76,7 +76,7 @@ def report(
     Raises:
         InputError: where no trial has finished.
     """
-    winner = results.picked(record.trials, pick)
+    winner = results.picked(record.trials, pick, record.spec.metric)
     drawn = [Section(figure.name, figure.title, (figure.about,), figure=figure) for figure in figures(record, found)]
     proof = _on_test_rows(found) if found is not None else _on_search_rows(record, winner, calibration, metric)
     sections = [_winner(record, winner, found, pick), _searched(record), *drawn, proof, *_calibration(record, calibration, metric)]
@@ -86,7 +86,8 @@ def report(
 
 def _winner(record: StudyRecord, winner: Point, found: Evidence | None, pick: Pick) -> Section:
     trial = winner.trial
-    lines = [f"Trial {trial.number} ({trial.origin}) was picked on the search rows: {results.reason(pick, winner, record.trials)}."]
+    why = results.reason(pick, winner, record.trials, record.spec.metric)
+    lines = [f"Trial {trial.number} ({trial.origin}) was picked on the search rows: {why}."]
     if found is None:
         lines.append("It was not confirmed: nothing is known of it on rows that the search did not see.")
     else:

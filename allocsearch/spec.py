@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from allocsearch import documents
 from allocsearch.core.budget import Budget
-from allocsearch.core.choices import Objective, Sampler
+from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
@@ -190,6 +190,11 @@ class StudySpec(Closed):
         if isinstance(data, dict) and "routing" not in data and isinstance(data.get("space"), dict) and data["space"].get("routing"):
             return {**data, "routing": data["space"]["routing"]}
         return data
+
+    @property
+    def metric(self) -> Metric:
+        """What allocations are ranked by."""
+        return "nll" if self.objective == "nll" else "accuracy"
 
     @property
     def digest(self) -> str:

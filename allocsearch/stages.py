@@ -10,7 +10,6 @@ from typing import Final
 
 from allocsearch.backends.catalog import CONFIRMATION, CONTENDERS, FOLLOWED_UP, StudyRecord
 from allocsearch.beside import Beside, StageTrial
-from allocsearch.core.choices import Metric
 from allocsearch.core.origins import is_proposal
 from allocsearch.core.trial import Assignment, Failed, Trial
 from allocsearch.search import results
@@ -47,8 +46,7 @@ class Stages:
         promising = self._contenders(spec.contenders)
         if len(promising) < 2 or not extra:  # noqa: PLR2004 - a race takes two
             return
-        metric: Metric = "nll" if study.spec.objective == "nll" else "accuracy"
-        rules = Rules((*seeds, *extra), metric=metric, within_size=study.spec.objective == "pareto")
+        rules = Rules((*seeds, *extra), metric=study.spec.metric, within_size=study.spec.objective == "pareto")
         while (standing := self._standing(promising, rules)).state == "running":
             drafts = [(self._replica(promising[number], seed), promising[number].origin) for number, seed in standing.missing]
             yield from self.beside.run("replicas", drafts)
@@ -62,7 +60,7 @@ class Stages:
         num_trials = len(results.points(study.trials))
         stored = study.attrs.get(CONTENDERS, {})
         if stored.get("of") != num_trials or len(stored.get("numbers", ())) > count:
-            stored = {"of": num_trials, "numbers": [point.trial.number for point in finalists(study.trials, count)]}
+            stored = {"of": num_trials, "numbers": [point.trial.number for point in finalists(study.trials, count, study.spec.metric)]}
             self.beside.catalog.note(self.beside.name, CONTENDERS, stored)
         return {trial.number: trial for trial in study.trials if trial.number in stored["numbers"]}
 
@@ -111,7 +109,7 @@ class Stages:
     def _confirmation_drafts(self, spec: ConfirmationSpec) -> list[tuple[Assignment, str]]:
         """One draft per allocation and seed: a death costs one training, and workers end at about the same time."""
         study = self._record
-        chosen = {point.trial.assignment.allocation: point.trial for point in finalists(study.trials, spec.candidates)}
+        chosen = {point.trial.assignment.allocation: point.trial for point in finalists(study.trials, spec.candidates, study.spec.metric)}
         for point in [*results.baselines(study.trials), *self._best_random()]:
             chosen.setdefault(point.trial.assignment.allocation, point.trial)
         seeds = fresh_seeds(study.spec.proxy.seeds, spec.seeds)
@@ -123,4 +121,4 @@ class Stages:
 
     def _best_random(self) -> list[results.Point]:
         beside = self.beside.catalog.companion(self.beside.name, "random")
-        return [] if beside is None or not results.points(beside.trials) else [results.picked(beside.trials, "best")]
+        return [] if beside is None or not results.points(beside.trials) else [results.picked(beside.trials, "best", beside.spec.metric)]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from allocsearch import logs
 from allocsearch.core.budget import short_count
+from allocsearch.core.choices import Metric
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 from allocsearch.search import capacity, results
 from allocsearch.search.register import Register
@@ -36,6 +37,7 @@ class RunView(Protocol):
     """The part of a run that a display reads."""
 
     name: str
+    metric: Metric
     pace: Pace
 
     @property
@@ -139,12 +141,16 @@ def display(run: RunView, *, num_trials: int, quiet: bool = False) -> Iterator[A
 
 def _tally(run: RunView, num_trials: int) -> str:
     found = run.register
-    best = "no result yet"
-    if found.best is not None and isinstance(found.best.outcome, Measured):
-        best = f"best {found.best.outcome.accuracy:.3f} (trial {found.best.number})"
+    best = "no result yet" if found.best is None else _best(found.best, run.metric)
     left = run.pace.seconds_left(num_trials - found.num_finished)
     failed = f", {found.num_failed} failed" if found.num_failed else ""
     return f"{found.num_finished}/{num_trials}{failed}, {best}, {run.pace.trials_per_hour:.0f}/h, {duration(left)} left"
+
+
+def _best(trial: Trial, metric: Metric) -> str:
+    assert isinstance(trial.outcome, Measured), "the best is sought among measured trials"
+    value = f"{trial.outcome.accuracy:.3f}" if metric == "accuracy" else f"NLL {trial.outcome.nll:.3f}"
+    return f"best {value} (trial {trial.number})"
 
 
 def _dashboard(run: RunView, num_trials: int) -> Table:
@@ -154,7 +160,7 @@ def _dashboard(run: RunView, num_trials: int) -> Table:
     filled = width * done // max(1, num_trials)
     bar = Text("━" * filled, style="green") + Text("━" * (width - filled), style="dim")
     grid.add_row(Text(f"{run.name}  ") + bar + Text(f"  {_tally(run, num_trials)}, {duration(run.pace.seconds)} so far"))
-    front = results.pareto(run.register.front)
+    front = results.pareto(run.register.front, run.metric)
     if front:
         grid.add_row(front_table(front[-12:], title="Pareto front so far"))
     for trial in run.register.recent:

@@ -61,7 +61,7 @@ def front_json(record: StudyRecord) -> dict[str, Any]:
         "study": record.name,
         "split": "search",
         "interval": "95 % Wilson over the rows; it covers neither seed noise nor the selection of the best",
-        "points": [point_json(point) for point in results.pareto(record.trials)],
+        "points": [point_json(point) for point in results.pareto(record.trials, record.spec.metric)],
     }
 
 
@@ -91,7 +91,7 @@ def compare_json(record: StudyRecord, winner: Point, comparisons: Sequence[Compa
 
 def status_json(record: StudyRecord) -> dict[str, Any]:
     """Counts per state, best so far, compute spent."""
-    found = results.progress(record.trials, record.waiting, num_trials=record.num_trials)
+    found = results.progress(record.trials, record.waiting, num_trials=record.num_trials, metric=record.spec.metric)
     done = record.num_trials - record.num_missing
     failures = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Failed)]
     return {

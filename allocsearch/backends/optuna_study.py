@@ -49,7 +49,7 @@ class OptunaStudy:
         self._study, self._spec, self._proposals = study, spec, proposals
         self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
         self._lock = threading.RLock()
-        self.register = Register()
+        self.register = Register(spec.metric)
         self._again: deque[int] = deque()
         self._waiting: deque[int] = deque()
         self._ids: dict[int, int] = {}

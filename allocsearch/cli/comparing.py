@@ -14,7 +14,7 @@ def compare(
     name: Name,
     *,
     pick: Annotated[Literal["best", "knee", "smallest"], typer.Option(help="Which trial is the winner.")] = "best",
-    metric: Annotated[Metric, typer.Option(help="What leads are measured in.")] = "accuracy",
+    metric: Annotated[Metric | None, typer.Option(help="What leads are measured in. Default: what the study ranks by.")] = None,
     margin: Annotated[
         float | None, typer.Option(min=0.01, help="Name the smallest allocation not worse by more: points of accuracy, or mnat of NLL.")
     ] = None,
@@ -33,9 +33,10 @@ def compare(
 
     catalog = Catalog(storage)
     record = catalog.record(name)
+    metric = metric or record.spec.metric
     margin = record.confirmation.margin if margin is None and metric == "accuracy" else margin
     share = None if margin is None else margin / (100 if metric == "accuracy" else 1000)
-    winner = results.picked(record.trials, pick).trial.number
+    winner = results.picked(record.trials, pick, record.spec.metric).trial.number
     measured = calibration_of(catalog, record.spec)
     noise = None if measured is None else measured.signal(metric).variances
     found = evidence(catalog, record, trial=winner, metric=metric, margin=share, against=against or (), noise=noise)
@@ -90,7 +91,7 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, 
     from allocsearch.search import comparison, results  # noqa: PLC0415
 
     name = record.name
-    winner = results.picked(record.trials, pick)
+    winner = results.picked(record.trials, pick, record.spec.metric)
     baselines = [point for point in results.baselines(record.trials) if point.trial.number != winner.trial.number]
     if not baselines:
         raise InfeasibleError(

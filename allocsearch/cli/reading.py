@@ -64,7 +64,7 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     if as_json:
         print_json(views.front_json(record))
         return
-    points = results.pareto(record.trials)
+    points = results.pareto(record.trials, record.spec.metric)
     if not points:
         raise InfeasibleError(
             f"study {name!r} must have a finished trial to show a front, but it has none yet: see allocsearch status {name}"

@@ -36,7 +36,7 @@ def report(
     found = evidence(
         catalog,
         record,
-        trial=results.picked(record.trials, pick).trial.number,
+        trial=results.picked(record.trials, pick, record.spec.metric).trial.number,
         metric=metric,
         margin=None if margin is None else margin / 100,
         noise=None if calibration is None else calibration.signal(metric).variances,

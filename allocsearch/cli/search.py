@@ -176,20 +176,20 @@ def _show_result(catalog: Any, name: str, *, as_json: bool) -> None:
     from allocsearch.search import results  # noqa: PLC0415
 
     record = catalog.record(name)
-    points = results.pareto(record.trials)
+    points = results.pareto(record.trials, record.spec.metric)
     if not points:
         raise InfeasibleError(f"a result needs a finished trial, but study {name!r} has none: see allocsearch status {name}")
-    winner, margin = results.picked(record.trials, "best"), record.confirmation.margin
+    winner, margin = results.picked(record.trials, "best", record.spec.metric), record.confirmation.margin
     found = evidence(catalog, record, trial=winner.trial.number, margin=None if margin is None else margin / 100)
     if as_json:
         proof = None if found is None else evidence_json(record, found)
-        why = results.reason("best", winner, record.trials)
+        why = results.reason("best", winner, record.trials, record.spec.metric)
         print_json({**views.front_json(record), "winner": views.point_json(winner), "why": why, "evidence": proof})
         return
     title = f"{name}: Pareto front on the search split, {len(results.points(record.trials))} trials"
     terminal.out.print(terminal.front_table(points, title=title))
     terminal.out.print(f"\nwinner: trial {winner.trial.number}, {winner.trial.assignment.allocation}", markup=False)
-    terminal.out.print(f"  {results.reason('best', winner, record.trials)}", markup=False)
+    terminal.out.print(f"  {results.reason('best', winner, record.trials, record.spec.metric)}", markup=False)
     if record.base is not None:
         terminal.out.print(f"  the frozen base scores {record.base.accuracy:.3f} on the same rows", markup=False)
     if found is None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, get_args
 
+from allocsearch.core.choices import Metric
 from allocsearch.core.trial import Measured, SeedScore, Trial
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
@@ -14,17 +15,18 @@ REPLICATION_SEEDS: Final = 30_000
 """Where the seeds of each count from: far from any that a study lists, and from each other."""
 
 
-def finalists(trials: Sequence[Trial], count: int) -> list[Point]:
+def finalists(trials: Sequence[Trial], count: int, metric: Metric = "accuracy") -> list[Point]:
     """At most `count` measured trials that a search puts forward, best first.
 
     First those that `export` would pick (the best, the knee, the smallest within the best one's interval), so that what a user takes
-    away is what was confirmed; then the most accurate of the front, and of the others.
+    away is what was confirmed; then the best by `metric` of the front, and of the others.
     """
     found = results.points(trials)
     if not found:
         return []
-    ranked = [results.picked(trials, pick) for pick in get_args(Pick)]
-    ranked += sorted(results.pareto(trials), key=_by_accuracy) + sorted(found, key=_by_accuracy)
+    ranked = [results.picked(trials, pick, metric) for pick in get_args(Pick)]
+    for group in (results.pareto(trials, metric), found):
+        ranked += sorted(group, key=lambda point: _merit(point, metric))
     return list({point.trial.number: point for point in ranked}.values())[:count]
 
 
@@ -50,5 +52,5 @@ def _with(trial: Trial, further: Sequence[SeedScore]) -> Trial:
     return replace(trial, outcome=replace(trial.outcome, scores=(*trial.outcome.scores, *fresh)))
 
 
-def _by_accuracy(point: Point) -> tuple[float, int, int]:
-    return -point.accuracy, point.trial.cost.trainable, point.trial.number
+def _merit(point: Point, metric: Metric) -> tuple[float, int, int]:
+    return -point.accuracy if metric == "accuracy" else point.nll, point.trial.cost.trainable, point.trial.number

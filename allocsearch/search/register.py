@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from allocsearch.core import front
 from allocsearch.core.allocation import Allocation
+from allocsearch.core.choices import Metric
 from allocsearch.core.front import Candidate, GrowingFront
 from allocsearch.core.trial import Assignment, Failed, Measured, Stopped, Trial
 
@@ -14,12 +14,16 @@ _NUM_RECENT: Final = 3
 class Register:
     """Trials by number, and what is asked of them all the time.
 
+    Args:
+        metric: what trials are ranked by.
+
     Attributes:
         num_measured, num_stopped, num_failed: trials that ended in each way.
         recent: the last few that ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metric: Metric = "accuracy") -> None:
+        self._metric = metric
         self.num_measured = self.num_stopped = self.num_failed = 0
         self.recent: tuple[Trial, ...] = ()  # never changed in place: another thread may be drawing it
         self._trials: dict[int, Trial] = {}
@@ -60,12 +64,12 @@ class Register:
 
     @property
     def front(self) -> list[Trial]:
-        """The front of accuracy against trainable parameters, smallest first."""
+        """The front of the metric against trainable parameters, smallest first."""
         return [self._trials[candidate.number] for candidate in self._front]
 
     @property
     def best(self) -> Trial | None:
-        """The most accurate measured trial; None before the first."""
+        """The best measured trial; None before the first."""
         return self._trials[self._front.best.number] if self.num_measured else None
 
     def knows(self, allocation: Allocation) -> bool:
@@ -88,9 +92,8 @@ class Register:
                 self.num_failed += 1
 
     def _rank(self, trial: Trial, measured: Measured) -> None:
-        accuracy = measured.accuracy  # a mean over all rows, so taken once
-        interval = front.wilson_interval(accuracy, len(measured.scores[0].correct))
-        self._front.add(Candidate(trial.number, accuracy, trial.cost.trainable, interval))
+        score = measured.accuracy if self._metric == "accuracy" else -measured.nll
+        self._front.add(Candidate(trial.number, score, trial.cost.trainable, (score, score)))  # nothing here asks for the interval
 
 
 def _work(assignment: Assignment) -> object:

@@ -1,19 +1,22 @@
 """What a study has found so far: the front, the best, the counts. Read-only views of its trials."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Literal
+from statistics import fmean, stdev
+from typing import Final, Literal
 
 from allocsearch.core import front
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError
 from allocsearch.core.front import Candidate
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Failed, Measured, Stopped, Trial
 
 Pick = Literal["best", "knee", "smallest"]
+_Z: Final = 1.96
 _Effect = tuple[float, float]
 State = Literal["finished", "stopped", "failed", "running", "waiting"]
 
@@ -43,6 +46,13 @@ class Point:
     def num_rows(self) -> int:
         """Rows of the search split that scored it."""
         return len(self.measured.scores[0].correct)
+
+    @property
+    def nll_interval(self) -> tuple[float, float]:
+        """95 % normal interval of the mean NLL over the search rows, in nats; like `interval`, it covers the rows alone."""
+        per_row = [fmean(seeds) for seeds in zip(*(score.nll for score in self.measured.scores), strict=True)]
+        half = _Z * stdev(per_row) / math.sqrt(len(per_row)) if len(per_row) > 1 else math.inf
+        return self.nll - half, self.nll + half
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +95,14 @@ def _seed_effects(found: Sequence[Measured]) -> dict[int, _Effect]:
     return {seed: (fmean(a for a, _ in each), fmean(n for _, n in each)) for seed, each in moves.items()}
 
 
-def pareto(trials: Sequence[Trial]) -> list[Point]:
-    """The front of accuracy against trainable parameters, smallest first."""
+def pareto(trials: Sequence[Trial], metric: Metric = "accuracy") -> list[Point]:
+    """The front of `metric` against trainable parameters, smallest first."""
     by_number = {point.trial.number: point for point in points(trials)}
-    return [by_number[candidate.number] for candidate in front.pareto_front(_candidates(list(by_number.values())))]
+    return [by_number[candidate.number] for candidate in front.pareto_front(_candidates(list(by_number.values()), metric))]
 
 
-def picked(trials: Sequence[Trial], pick: Pick) -> Point:
-    """The trial that `pick` chooses: the best score, the knee of the front, or the smallest within the best one's interval.
+def picked(trials: Sequence[Trial], pick: Pick, metric: Metric = "accuracy") -> Point:
+    """The trial that `pick` chooses by `metric`: the best, the knee of the front, or the smallest within the best one's interval.
 
     Where trials have been replicated, the best is sought among those with the most seeds: the others lost, or had one chance only.
 
@@ -103,11 +113,11 @@ def picked(trials: Sequence[Trial], pick: Pick) -> Point:
     if not found:
         raise InputError("at least one finished trial must exist to pick from, but there is none yet")
     most = max(point.num_seeds for point in found)
-    best = front.best(_candidates([point for point in found if point.num_seeds == most]))
+    best = front.best(_candidates([point for point in found if point.num_seeds == most], metric))
     number = {
         "best": lambda: best,
-        "knee": lambda: front.knee(_candidates(found)),
-        "smallest": lambda: front.smallest_within(_candidates(found), best),
+        "knee": lambda: front.knee(_candidates(found, metric)),
+        "smallest": lambda: front.smallest_within(_candidates(found, metric), best),
     }[pick]().number
     return next(point for point in found if point.trial.number == number)
 
@@ -117,24 +127,25 @@ def baselines(trials: Sequence[Trial]) -> list[Point]:
     return [point for point in points(trials) if is_baseline(point.trial.origin)]
 
 
-def reason(pick: Pick, chosen: Point, trials: Sequence[Trial]) -> str:
+def reason(pick: Pick, chosen: Point, trials: Sequence[Trial], metric: Metric = "accuracy") -> str:
     """Why `picked` chose it, in one line, with what the interval does not cover."""
     of = len(points(trials))
+    highest = {"accuracy": "highest accuracy", "nll": "lowest NLL"}[metric]
     why = {
-        "best": f"highest accuracy of {of} trials on the search split, so biased upwards by the selection",
+        "best": f"{highest} of {of} trials on the search split, so biased upwards by the selection",
         "knee": "the front's point farthest above the line between its ends",
         "smallest": f"fewest parameters among the trials inside the 95 % interval of the best of {of}",
     }[pick]
-    low, high = chosen.interval
-    return f"{why}; {chosen.accuracy:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
+    value, (low, high) = (chosen.accuracy, chosen.interval) if metric == "accuracy" else (chosen.nll, chosen.nll_interval)
+    return f"{why}; {value:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
 
 
-def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int) -> Progress:
+def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int, metric: Metric = "accuracy") -> Progress:
     """Counts per state, the compute spent in seconds of worker time, and the best so far."""
     counts = Counter(_state(trial, waiting) for trial in trials)
     states: tuple[State, ...] = ("finished", "stopped", "failed", "running", "waiting")
     seconds = sum(trial.outcome.seconds for trial in trials if isinstance(trial.outcome, Measured | Stopped | Failed))
-    best = picked(trials, "best") if counts["finished"] else None
+    best = picked(trials, "best", metric) if counts["finished"] else None
     return Progress({state: counts[state] for state in states}, num_trials, seconds, best)
 
 
@@ -164,8 +175,16 @@ class Pace:
         return None if not self._ended else num_missing * self.seconds / self._ended
 
 
-def _candidates(found: Sequence[Point]) -> list[Candidate]:
-    return [Candidate(p.trial.number, p.accuracy, p.trial.cost.trainable, p.interval) for p in found]
+def _candidates(found: Sequence[Point], metric: Metric) -> list[Candidate]:
+    return [_candidate(point, metric) for point in found]
+
+
+def _candidate(point: Point, metric: Metric) -> Candidate:
+    number, params = point.trial.number, point.trial.cost.trainable
+    if metric == "accuracy":
+        return Candidate(number, point.accuracy, params, point.interval)
+    low, high = point.nll_interval
+    return Candidate(number, -point.nll, params, (-high, -low))
 
 
 def _state(trial: Trial, waiting: frozenset[int]) -> State:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from allocsearch.core.allocation import Allocation
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError
 from allocsearch.core.origins import FROM_EARLIER
 from allocsearch.core.trial import Trial
@@ -29,7 +30,7 @@ class Transferred:
         return cls(data["name"], Allocation.parse(data["allocation"]))
 
 
-def transferred(trials: Sequence[Trial], proposals: Proposals, *, study: str, count: int) -> list[Transferred]:
+def transferred(trials: Sequence[Trial], proposals: Proposals, *, study: str, count: int, metric: Metric = "accuracy") -> list[Transferred]:
     """The best `count` allocations of an earlier study, as points of this one's space that use their targets up.
 
     Each layer takes the plan of the layer at its own relative depth. A trial that used a third of its budget aims at the nearest rung of
@@ -38,7 +39,7 @@ def transferred(trials: Sequence[Trial], proposals: Proposals, *, study: str, co
     Raises:
         InputError: where the earlier study has no finished trial, or its experts are of another kind (a router per block, say).
     """
-    found = finalists(trials, count)
+    found = finalists(trials, count, metric)
     if not found:
         raise InputError(f"a study to start from must have a finished trial, but {study!r} has none")
     space, fitted = proposals.space, dict[Allocation, Transferred]()

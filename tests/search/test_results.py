@@ -11,6 +11,7 @@ from allocsearch.core.front import wilson_interval
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
 from allocsearch.search import results
+from allocsearch.search.finalists import finalists
 
 ROWS = 100
 
@@ -117,3 +118,26 @@ def test_one_seed_cannot_win_against_those_that_raced():
 def test_trials_without_a_common_seed_are_taken_as_they_are():
     points = results.points([trial(0, by_seed(s1=70)), trial(1, by_seed(s2=60))])
     assert [point.accuracy for point in points] == [0.7, 0.6]
+
+
+def test_a_study_of_nll_is_ranked_by_nll():
+    likelier = Measured((SeedScore(0, (True,) * 70 + (False,) * 30, (0.2,) * ROWS),), 1.0)
+    trials = [trial(0, scored(90), params=5_000), trial(1, likelier, params=9_000), trial(2, scored(60), params=6_000)]
+    assert results.picked(trials, "best").trial.number == 0
+    best = results.picked(trials, "best", "nll")
+    assert best.trial.number == 1
+    assert [point.trial.number for point in results.pareto(trials, "nll")] == [0, 1]  # trial 2 is as likely as 0 and larger
+    assert results.progress(trials, frozenset(), num_trials=3, metric="nll").best == best
+    assert "lowest NLL of 3 trials" in results.reason("best", best, trials, "nll")
+    assert [point.trial.number for point in finalists(trials, 3, "nll")] == [1, 0, 2]
+
+
+def test_the_smallest_by_nll_lies_within_the_interval_of_the_best():
+    def spread(low, high):  # half of the rows each
+        return Measured((SeedScore(0, (True,) * ROWS, (low, high) * (ROWS // 2)),), 1.0)
+
+    trials = [trial(0, spread(0.0, 1.0), params=9_000), trial(1, spread(0.05, 1.05), params=100), trial(2, spread(0.2, 1.2), params=10)]
+    low, high = results.points(trials)[0].nll_interval
+    half = 1.96 * 0.5 * (ROWS / (ROWS - 1)) ** 0.5 / ROWS**0.5  # of the standard deviation with n - 1
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert results.picked(trials, "smallest", "nll").trial.number == 1  # 0.55 is inside 0.5 ± 0.098, and 0.7 is not
