@@ -9,6 +9,7 @@ from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
 from allocsearch.beside import MADE_WITH, Beside, StageTrial
+from allocsearch.board import Board
 from allocsearch.calibrating import calibration_of
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
@@ -60,6 +61,7 @@ class Run:
         self._evaluator, self._options, self._say = evaluator, options, say
         made_with = {key: record.attrs[key] for key in MADE_WITH if key in record.attrs}
         self._stages = Stages(Beside(catalog, plan_, record.name, evaluator, options, say, made_with))
+        self._board = Board(catalog, record.name, say)
         self._confirmation = confirmation or record.confirmation
         self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
 
@@ -84,13 +86,16 @@ class Run:
         for name, allocation in self._starts()[: self.plan.spec.trials]:
             self._study.enqueue(allocation, name)  # those that the study has already are passed over
         self.pace = results.Pace()
+        self._board.draw()
         executor = executor_of(self.plan, self.record.num_missing, self._options, self._say)
         for trial in executor.run(self._study, self._evaluator, scheduler=halving(self.plan.spec)):
             if trial.outcome is not None:
                 self.pace.count()
             if isinstance(trial.outcome, Measured):
                 self._keep_the_fronts_weights()
+            self._board.refresh()
             yield trial
+        self._board.draw()
         if self._study.exhausted:
             self._say(
                 f"the space has no further allocation at these targets: {self._study.num_finished} of {self._study.num_trials} trials"
@@ -108,7 +113,10 @@ class Run:
 
     def follow_up(self) -> Iterator[StageTrial]:
         """What follows the search: replication, then confirmation; see `Stages`."""
-        yield from self._stages.follow_up(self.record.spec.replication, self._confirmation)
+        for staged in self._stages.follow_up(self.record.spec.replication, self._confirmation):
+            self._board.refresh()
+            yield staged
+        self._board.draw()
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""

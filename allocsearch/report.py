@@ -79,7 +79,7 @@ def report(
     winner = results.picked(record.trials, pick, record.spec.metric)
     drawn = [Section(figure.name, figure.title, (figure.about,), figure=figure) for figure in figures(record, found)]
     proof = _on_test_rows(found) if found is not None else _on_search_rows(record, winner, calibration, metric)
-    sections = [_winner(record, winner, found, pick), _searched(record), *drawn, proof, *_calibration(record, calibration, metric)]
+    sections = [_winner(record, winner, found, pick), searched(record), *drawn, proof, *_calibration(record, calibration, metric)]
     sections += [*_failures(record), Section("limits", "What the intervals do not cover", NOT_COVERED), _again(record, pick)]
     return Report(f"Study {record.name}", record.spec.about, tuple(sections))
 
@@ -133,7 +133,8 @@ def _verdicts(found: Evidence) -> Iterator[str]:
         yield f"But {answer.remark}."
 
 
-def _searched(record: StudyRecord) -> Section:
+def searched(record: StudyRecord) -> Section:
+    """What the search was: model, task, budget, space, proxy, and how far it has come."""
     spec, status = record.spec, status_json(record)
     proxy = spec.proxy
     counts = ", ".join(f"{number} {state}" for state, number in status["counts"].items() if number)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from allocsearch import driver, exporting, logs, tables
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
-from allocsearch.calibrating import calibration_of
-from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InfeasibleError
-from allocsearch.evidence import Evidence, evidence
+from allocsearch.evidence import Evidence
 from allocsearch.exporting import Export, Format
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
+from allocsearch.telling import proof
 from allocsearch.workplace import Options
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class SearchResult:
     @property
     def front(self) -> tuple[Point, ...]:
         """The Pareto front of accuracy against trainable parameters on the search rows, smallest first."""
-        return tuple(results.pareto(self.record.trials))
+        return tuple(results.pareto(self.record.trials, self.record.spec.metric))
 
     @property
     def best(self) -> Point:
@@ -62,28 +61,16 @@ class SearchResult:
         """
         if not results.points(self.record.trials):
             raise InfeasibleError(f"a trial to pick must have finished, but study {self.name!r} has none")
-        return results.picked(self.record.trials, pick)
+        return results.picked(self.record.trials, pick, self.record.spec.metric)
 
     def why(self, pick: Pick) -> str:
         """What `pick` means here, in a line, with what the interval does not cover."""
-        return results.reason(pick, self.pick(pick), self.record.trials)
+        return results.reason(pick, self.pick(pick), self.record.trials, self.record.spec.metric)
 
     @cached_property
     def evidence(self) -> Evidence | None:
         """What the test rows say of the best trial; None where the study was not confirmed."""
-        if not self.front:
-            return None
-        metric: Metric = "nll" if self.record.spec.objective == "nll" else "accuracy"
-        margin, catalog = self.record.confirmation.margin, Catalog(self.storage)
-        calibration = calibration_of(catalog, self.record.spec)
-        return evidence(
-            catalog,
-            self.record,
-            trial=self.best.trial.number,
-            metric=metric,
-            margin=None if margin is None or metric == "nll" else margin / 100,
-            noise=None if calibration is None else calibration.signal(metric).variances,
-        )
+        return proof(Catalog(self.storage), self.record) if self.front else None
 
     @cached_property
     def figures(self) -> "dict[str, go.Figure]":

@@ -9,6 +9,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
 from allocsearch.backends.optuna_quiet import experimental
@@ -143,6 +144,8 @@ class Catalog:
         own = f"{name}/{kind}"
         if self.companion(name, kind) is None:
             self.create(own, spec, {**attrs, _OF: name})
+            with explained(self.url):
+                dashboard_content.mark_companion(self._load(own), kind, of=name)
         with explained(self.url):
             return OptunaStudy(self._load(own), spec, proposals, num_trials=None)
 
@@ -150,6 +153,16 @@ class Catalog:
         """Keep a JSON value with study `name`."""
         with explained(self.url):
             self._load(name).set_user_attr(key, value)
+
+    @property
+    def has_dashboard(self) -> bool:
+        """Whether `display` is of any use here."""
+        return dashboard_content.available()
+
+    def display(self, name: str, graphs: Mapping[str, Any], note: str) -> None:
+        """Keep Plotly figures, by a word for each, and a Markdown note for Optuna's dashboard. They replace those before."""
+        with explained(self.url):
+            dashboard_content.show(self._load(name), graphs, note)
 
     def retarget(self, name: str, num_trials: int) -> None:
         """Change the target number of finished trials."""

@@ -1,12 +1,14 @@
-"""Optuna's dashboard on a storage, for looking only.
+"""Optuna's dashboard on a storage: for looking only, unless changes are allowed.
 
 The dashboard itself knows no login, and lets any page that the same browser shows change and delete studies. So nothing but reading gets
 through here, and only under the names that this server was bound to: a foreign name that resolves to this machine is a foreign page's.
+Where changes are allowed, they must come from the dashboard's own pages.
 """
 
 import socketserver
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from allocsearch.backends.storage import open_storage
@@ -16,40 +18,68 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_KEPT_APART: Final = (("X-Frame-Options", "DENY"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
-def serve(url: str | None, *, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(url: str | None, *, host: str, port: int, say: Callable[[str], None], writable: bool = False) -> None:
     """Serve the studies at `url` until interrupted.
 
     Raises:
-        InputError: where the dashboard is not installed, the storage cannot be opened or the port cannot be had.
+        InputError: where the dashboard is not installed, the storage cannot be opened, the port cannot be had, or changes are allowed to
+            others than this machine.
     """
+    if writable and host not in _LOOPBACK:
+        raise InputError(f"`--writable` must stay on this machine, as there is no login, but got --host {host}: leave one of them out")
     try:
         from optuna_dashboard import wsgi  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise InputError("the dashboard needs optuna-dashboard, but it is not installed: pip install 'allocsearch[dashboard]'") from error
-    application = looking_only(wsgi(open_storage(url)), host)
+    application = guarded(wsgi(open_storage(url)), host, writable=writable)
     try:
         server = make_server(host, port, application, server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:
         raise InputError(f"the dashboard must be able to listen at {host}:{port}, but: {error.strerror}: give another --port") from error
     with server:
-        say(f"dashboard at http://{host}:{server.server_port}/, for looking only; Ctrl-C ends it")
+        what = "studies can be changed and deleted" if writable else "for looking only"
+        say(f"dashboard at http://{host}:{server.server_port}/, {what}; Ctrl-C ends it")
         server.serve_forever()
 
 
-def looking_only(application: Application, host: str) -> Application:
-    """`application`, but for requests that would change something or that come under another name than `host` or loopback's."""
+def guarded(application: Application, host: str, *, writable: bool = False) -> Application:
+    """`application`, but for requests under another name than `host` or loopback's, and for changes.
+
+    With `writable`, changes get through that the browser says to come from a page of this very server. Browsers state the origin with
+    every request that is not a GET or a HEAD; what states none is refused too.
+    """
     names = _LOOPBACK | {host}
 
-    def guarded(environment: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
-        if environment["REQUEST_METHOD"] not in _READING:
-            return _refuse(respond, "this dashboard is for looking only")
+    def answer(environment: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         if _name(environment.get("HTTP_HOST", "")) not in names:
             return _refuse(respond, "this dashboard answers under the name that it was bound to only")
-        return application(environment, respond)
+        if environment["REQUEST_METHOD"] not in _READING:
+            if not writable:
+                return _refuse(respond, "this dashboard is for looking only: allocsearch dashboard --writable allows changes")
+            if not _is_own(environment):
+                return _refuse(respond, "changes must come from this dashboard's own pages")
+        return application(environment, _not_framed(respond))
 
-    return guarded
+    return answer
+
+
+def _is_own(environment: dict[str, Any]) -> bool:
+    """Whether the page that sends a request is of the server that it is sent to."""
+    origin = urlsplit(environment.get("HTTP_ORIGIN", ""))
+    site = environment.get("HTTP_SEC_FETCH_SITE", "same-origin")
+    return site == "same-origin" and bool(origin.netloc) and origin.netloc.lower() == environment["HTTP_HOST"].lower()
+
+
+def _not_framed(respond: Callable[..., Any]) -> Callable[..., Any]:
+    """Answers that no foreign page can show in a frame, to have it clicked, or load as a part of itself."""
+
+    def with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        return respond(status, [*headers, *_KEPT_APART], *rest)
+
+    return with_headers
 
 
 def _refuse(respond: Callable[..., Any], reason: str) -> list[bytes]:

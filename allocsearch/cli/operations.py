@@ -30,11 +30,12 @@ def dashboard(
         str, typer.Option(help="Address to listen at. There is no login: put a proxy that authenticates before another one.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen at; 0 takes a free one.")] = 8080,
+    writable: Annotated[bool, typer.Option("--writable", help="Allow changes and deletions, from the dashboard's own pages.")] = False,
 ) -> None:
-    """Show the storage's studies in Optuna's dashboard, for looking only."""
+    """Show the storage's studies in Optuna's dashboard, with the graphs and notes that their drivers keep. For looking only."""
     from allocsearch.backends.dashboard import serve  # noqa: PLC0415 - imports Optuna
 
-    serve(storage, host=host, port=port, say=say)
+    serve(storage, host=host, port=port, say=say, writable=writable)
 
 
 @db_app.command(epilog="Example: allocsearch db check")

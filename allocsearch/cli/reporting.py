@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from allocsearch.cli.app import Name, Storage, app, say
-from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InfeasibleError, InputError
 
 
@@ -20,28 +19,16 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Write a study as one file that needs no network: figures, comparison, spec, environment. Works while the study runs."""
-    from allocsearch import page, report as reports  # noqa: PLC0415, I001 - imports Optuna and Plotly
-    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
-    from allocsearch.calibrating import calibration_of  # noqa: PLC0415
-    from allocsearch.evidence import evidence  # noqa: PLC0415
+    from allocsearch import page  # noqa: PLC0415 - imports Plotly
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
     from allocsearch.search import results  # noqa: PLC0415
+    from allocsearch.telling import tell  # noqa: PLC0415 - imports torch
 
     catalog = Catalog(storage)
     record = catalog.record(name)
     if not results.points(record.trials):
         raise InfeasibleError(f"study {name!r} must have a finished trial to report, but it has none yet: see allocsearch status {name}")
-    metric: Metric = "nll" if record.spec.objective == "nll" else "accuracy"
-    margin = record.confirmation.margin if metric == "accuracy" else None
-    calibration = calibration_of(catalog, record.spec)
-    found = evidence(
-        catalog,
-        record,
-        trial=results.picked(record.trials, pick, record.spec.metric).trial.number,
-        metric=metric,
-        margin=None if margin is None else margin / 100,
-        noise=None if calibration is None else calibration.signal(metric).variances,
-    )
-    told = reports.report(record, found, calibration, metric=metric, pick=pick)
+    told = tell(catalog, record, pick=pick)
     path = output or Path(f"{name}.{form}".replace("/", "-"))
     _write(path, page.html(told) if form == "html" else page.markdown(told))
     say(f"report of {name}: {path}")

@@ -1,0 +1,171 @@
+"""What Optuna's dashboard shows of a study: ours, replaced and not piled up, and never at the search's cost."""
+
+import json
+import time
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from markdown_it import MarkdownIt
+from optuna_dashboard import get_note, save_note
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+from allocsearch import board
+from allocsearch.backends import dashboard_content
+from allocsearch.backends.catalog import Catalog, Companion
+from allocsearch.core.trial import Failed
+from allocsearch.search import results
+from tests.conformance import toy
+
+HOSTILE = "</script><img src=x onerror=alert(1)> a|b `c` [d](http://e) *f* $g$"
+
+
+@pytest.fixture
+def desk(tmp_path):
+    found = toy.Desk(f"sqlite:///{tmp_path / 'studies.db'}", "mine")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def drawn(request, tmp_path_factory):
+    """A study with rungs, a failure and long names, drawn once; and what that said."""
+    own = f"sqlite:///{tmp_path_factory.mktemp('board')}/studies.db"
+    desk = toy.Desk(own if request.param == "sqlite" else request.getfixturevalue("postgres_url"), "drawn")
+    begun(desk, trials=4, origin=f"from:{HOSTILE * 200}")
+    drawing, said = board_of(desk)
+    drawing.draw()
+    yield desk, said
+    desk.close()
+
+
+def begun(desk, *, origin="uniform", **changes):
+    study = desk.create(about=HOSTILE, proxy={"rungs": [5, 10]}, **changes)
+    study.enqueue(toy.allocation("2x2*4"), origin)
+    while (assignment := study.ask()) is not None:
+        outcome = toy.climb(assignment, lambda _: True, bad=False)
+        study.tell(assignment.number, Failed(HOSTILE, 1.0) if assignment.number == 2 else outcome)
+    return study
+
+
+def board_of(desk, clock=time.monotonic):
+    said = []
+    return board.Board(Catalog(desk.url), desk.name, said.append, clock=clock), said
+
+
+def graphs(desk):
+    study = desk.stored()
+    return {
+        name: json.loads(text) for name, text in get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id)).items()
+    }
+
+
+def test_a_finished_study_has_every_graph_and_a_note(drawn):
+    desk, said = drawn
+    assert said == []
+    found = graphs(desk)
+    assert sorted(found) == [f"allocsearch-{name}" for name in ("budget", "capacity", "dimensions", "front", "rungs")]
+    assert found["allocsearch-front"]["layout"]["title"]["text"] == "Pareto front"
+    best = results.pareto(desk.record().trials)
+    [front] = [trace for trace in found["allocsearch-front"]["data"] if trace["name"] == "front"]
+    assert front["y"] == [point.accuracy for point in best]
+    note = get_note(desk.stored())
+    assert all(text in note for text in ("## The winner", "Best Trials", "allocsearch confirm drawn"))
+
+
+def test_a_study_with_graphs_is_still_a_plain_optuna_study(drawn):
+    desk, _ = drawn
+    texts = get_plotly_graph_objects(desk.stored()._storage.get_study_system_attrs(desk.stored()._study_id))
+    assert len(texts["allocsearch-front"]) > 10 * 2045, "the graph must be too long for one attribute"
+    assert desk.stored().metric_names == ["accuracy", "trainable_params"]
+    assert desk.stored().best_trials
+
+
+def test_what_users_named_is_text_in_the_note(drawn):
+    desk, _ = drawn
+    tokens = MarkdownIt("commonmark").enable("table").parse(get_note(desk.stored()).split(dashboard_content.OURS_ENDS)[0])
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {child.type for child in inline} <= {"text", "text_special"}
+    assert not any("html" in token.type for token in tokens)
+    assert any(HOSTILE in "".join(child.content for child in token.children or ()) for token in tokens)
+
+
+def test_before_the_first_trial_the_note_says_what_is_searched(desk):
+    desk.create(about=HOSTILE)
+    board_of(desk)[0].draw()
+    note = get_note(desk.stored())
+    assert graphs(desk) == {}
+    assert "## What was searched" in note
+    assert "sentence-polarity" in note
+    assert "allocsearch resume mine" in note
+
+
+def test_graphs_are_replaced_and_not_piled_up(desk):
+    begun(desk, trials=4)
+    drawing, _ = board_of(desk)
+    drawing.draw()
+    before = graphs(desk)
+    Catalog(desk.url).retarget("mine", 5)
+    toy.finish(desk.open())
+    drawing._due = 0.0
+    drawing.refresh()
+    assert sorted(graphs(desk)) == sorted(before)
+    assert graphs(desk)["allocsearch-budget"] != before["allocsearch-budget"]
+
+
+def test_what_a_user_wrote_in_the_note_is_kept(desk):
+    begun(desk, trials=1)
+    stored = desk.stored()
+    save_note(stored, "my own words")
+    drawing, _ = board_of(desk)
+    for words in ("my own words", "other words"):
+        drawing._is_stale = True
+        drawing.draw()
+        note = get_note(desk.stored())
+        assert note.count("# Study mine") == 1
+        assert note.rstrip().endswith(words)
+        save_note(desk.stored(), note.replace("my own words", "other words"))
+
+
+def test_it_draws_seldom_and_only_what_is_new(desk, monkeypatch):
+    begun(desk, trials=1)
+    shown, now = [], [0.0]
+    monkeypatch.setattr(Catalog, "display", lambda *args: (shown.append(sorted(args[2])), now.__setitem__(0, now[0] + 2.0)))
+    drawing, _ = board_of(desk, clock=lambda: now[0])
+    drawing.draw()
+    drawing.draw()
+    assert len(shown) == 1, "nothing has happened since"
+    for seconds in (1.0, 50.0, 48.0):
+        now[0] += seconds
+        drawing.refresh()
+    assert len(shown) == 1, "two seconds of drawing are worth a hundred of rest"
+    now[0] += 2.0
+    drawing.refresh()
+    assert shown[1:] == [[]]
+
+
+def test_a_failure_to_draw_is_told_once_and_harms_nothing(desk, monkeypatch):
+    begun(desk, trials=1)
+    monkeypatch.setattr(Catalog, "display", lambda *_: 1 / 0)
+    drawing, said = board_of(desk)
+    for _ in range(3):
+        drawing.refresh()
+    assert len(said) == 1
+    assert "ZeroDivisionError" in said[0]
+
+
+def test_without_the_dashboard_nothing_is_drawn(desk, monkeypatch):
+    monkeypatch.setattr(dashboard_content, "available", lambda: False)
+    begun(desk, trials=1)
+    drawing, said = board_of(desk)
+    drawing.refresh()
+    assert said == []
+    assert get_note(desk.stored()) == ""
+
+
+def test_companions_say_what_they_are(desk):
+    desk.create()
+    catalog = Catalog(desk.url)
+    for kind in get_args(Companion):
+        catalog.open_companion("mine", kind, desk.spec, toy.proposals_of(desk.spec), {})
+        assert "belongs to the study `mine`" in get_note(toy.Desk.stored(replace(desk, name=f"mine/{kind}")))
