@@ -13,7 +13,7 @@ from allocsearch.board import Board
 from allocsearch.calibrating import calibration_of
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InfeasibleError, InputError, shown
 from allocsearch.core.trial import Measured, Trial
 from allocsearch.documents import named
 from allocsearch.planning import Plan, plan
@@ -102,6 +102,11 @@ class Run:
             )
         if self._study.failure_report is not None:
             raise TooManyFailuresError(self._study.failure_report)
+        if self._study.infeasible_report is not None:
+            raise InfeasibleError(
+                f"at least one allocation must fit into memory, but none has: {self._study.infeasible_report}: start a new study with a "
+                "smaller budget, model or `proxy.max_tokens`, or on a device with more memory"
+            )
 
     def _starts(self) -> list[tuple[str, Allocation]]:
         """Published patterns, then what an earlier study found, then scored allocations; the last two as computed at the beginning."""

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from allocsearch.backends.catalog import StudyRecord
 from allocsearch.core.budget import Budget, short_count
 from allocsearch.core.origins import is_baseline
-from allocsearch.core.trial import Failed, Measured, RungScore, Stopped, Trial
+from allocsearch.core.trial import Failed, Infeasible, Measured, RungScore, Stopped, Trial
 from allocsearch.evidence import Evidence
 from allocsearch.search import capacity, results
 from allocsearch.search.results import Point
@@ -25,7 +25,12 @@ BLUE, ORANGE, GREEN, GREY = "#2f7fd1", "#c8640a", "#1f8a5b", "#7a7f87"
 _GRID: Final = "rgba(128,128,128,0.3)"
 _SCALE: Final = [[0.0, "rgba(128,128,128,0.15)"], [1.0, BLUE]]
 _RANGE: Final = [[0.0, ORANGE], [0.5, GREY], [1.0, BLUE]]
-_MARKS: Final = {"finished": (BLUE, "circle"), "stopped": (ORANGE, "triangle-down"), "failed": (GREY, "x")}
+_MARKS: Final = {
+    "finished": (BLUE, "circle"),
+    "stopped": (ORANGE, "triangle-down"),
+    "infeasible": (GREY, "square-x-open"),
+    "failed": (GREY, "x"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +228,7 @@ def _curve(reported: Sequence[RungScore]) -> list[tuple[int, float]]:
 
 
 def _state(trial: Trial) -> str:
-    kinds: dict[type, str] = {Measured: "finished", Stopped: "stopped", Failed: "failed"}
+    kinds: dict[type, str] = {Measured: "finished", Stopped: "stopped", Infeasible: "infeasible", Failed: "failed"}
     return kinds.get(type(trial.outcome), "running")
 
 

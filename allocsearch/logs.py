@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from allocsearch.core.errors import InputError
-from allocsearch.core.trial import Failed, Lost, Measured, Stopped, Trial
+from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, Stopped, Trial
 
 Level = Literal["info", "error"]
 
@@ -93,8 +93,9 @@ def _outcome_fields(trial: Trial) -> dict[str, Any]:
         case Stopped() as stopped:
             found = {"step": stopped.rungs[-1].step, "accuracy": stopped.rungs[-1].accuracy} if stopped.rungs else {}
             return {"state": "stopped", "worker": stopped.worker, "seconds": stopped.seconds, **found}
-        case Failed() as failed:
-            return {"state": "failed", "worker": failed.worker, "seconds": failed.seconds, "reason": failed.reason}
+        case Failed() | Infeasible() as vain:
+            state = "failed" if isinstance(vain, Failed) else "infeasible"
+            return {"state": state, "worker": vain.worker, "seconds": vain.seconds, "reason": vain.reason}
         case Lost() as lost:
             return {"state": "lost", "reason": lost.reason}
         case None:

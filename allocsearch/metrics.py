@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from allocsearch.core.errors import InputError
-from allocsearch.core.trial import Failed, Lost, Measured, Stopped, Trial
+from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, Stopped, Trial
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -76,7 +76,7 @@ class _Prometheus:
     def begin(self, study: str, trials: Sequence[Trial], *, target: int) -> None:
         self._study = study
         self._target.labels(study).set(target)
-        for state in ("finished", "stopped", "failed"):
+        for state in ("finished", "stopped", "infeasible", "failed"):
             self._trials.labels(study, "search", state).set(0)
         for trial in trials:
             self.count(trial)
@@ -94,6 +94,8 @@ class _Prometheus:
                 self._measure(outcome, stage)
             case Stopped() as outcome:
                 state = "stopped"
+            case Infeasible() as outcome:
+                state = "infeasible"
             case Failed() as outcome:
                 state = "failed"
         self._trials.labels(*where, state).inc()

@@ -187,7 +187,7 @@ def _calibration(record: StudyRecord, calibration: Calibration | None, metric: M
 
 def _failures(record: StudyRecord) -> Sequence[Section]:
     grid = tables.failures(record.trials)
-    return (Section("failures", "Failures", (f"Failed trials: {len(grid.rows)}.",), (grid,)),) if grid.rows else ()
+    return (Section("failures", "Failures", (f"Failed or infeasible trials: {len(grid.rows)}.",), (grid,)),) if grid.rows else ()
 
 
 def _confirmed_later(record: StudyRecord) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from allocsearch.backends.catalog import CONFIRMATION, CONTENDERS, FOLLOWED_UP, StudyRecord
 from allocsearch.beside import Beside, StageTrial
 from allocsearch.core.origins import is_proposal
-from allocsearch.core.trial import Assignment, Failed, Trial
+from allocsearch.core.trial import Assignment, Failed, Infeasible, Trial
 from allocsearch.search import results
 from allocsearch.search.finalists import REPLICATION_SEEDS, finalists, fresh_seeds
 from allocsearch.search.racing import Race, Rules, race
@@ -69,7 +69,7 @@ class Stages:
         mine = [point for point in results.points(study.trials) if point.trial.number in promising]
         beside = self.beside.catalog.companion(self.beside.name, "replicas")
         numbers = {trial.assignment.allocation: number for number, trial in promising.items()}
-        failed = [] if beside is None else [trial for trial in beside.trials if isinstance(trial.outcome, Failed)]
+        failed = [] if beside is None else [trial for trial in beside.trials if isinstance(trial.outcome, Failed | Infeasible)]
         given_up = {(numbers.get(trial.assignment.allocation, -1), seed) for trial in failed for seed in trial.assignment.seeds}
         return race(replicated(mine), rules, given_up=given_up)
 

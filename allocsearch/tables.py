@@ -6,7 +6,7 @@ from typing import Final
 
 from allocsearch.core.budget import short_count
 from allocsearch.core.choices import Metric
-from allocsearch.core.trial import Failed, Trial
+from allocsearch.core.trial import Failed, Infeasible, Trial
 from allocsearch.evidence import Evidence, Row
 from allocsearch.search.calibration import Calibration
 from allocsearch.search.comparison import Comparison
@@ -175,14 +175,14 @@ def _resolvable(found: Calibration, *, metric: Metric) -> Grid:
 
 
 def failures(trials: Sequence[Trial]) -> Grid:
-    """The trials that failed, with the reason."""
+    """The trials that failed or did not fit into memory, with the reason."""
     return Grid(
         "",
         ("trial", "origin", "reason", _ALLOCATION),
         tuple(
             (trial.number, trial.origin, trial.outcome.reason, str(trial.assignment.allocation))
             for trial in trials
-            if isinstance(trial.outcome, Failed)
+            if isinstance(trial.outcome, Failed | Infeasible)
         ),
     )
 

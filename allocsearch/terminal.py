@@ -13,7 +13,7 @@ from rich.text import Text
 from allocsearch import logs
 from allocsearch.core.budget import short_count
 from allocsearch.core.choices import Metric
-from allocsearch.core.trial import Failed, Measured, Stopped, Trial
+from allocsearch.core.trial import Failed, Infeasible, Measured, Stopped, Trial
 from allocsearch.search import capacity, results
 from allocsearch.search.register import Register
 from allocsearch.search.results import Pace, Point
@@ -105,6 +105,8 @@ def trial_line(trial: Trial) -> str:
             tail = "stopped" + "".join(f" at step {at.step}  accuracy {at.accuracy:.3f}  NLL {at.nll:.3f}" for at in stopped.rungs[-1:])
         case Failed() as failed:
             tail = f"failed: {failed.reason}"
+        case Infeasible() as infeasible:
+            tail = f"infeasible: {infeasible.reason}"
         case _:
             tail = f"worker lost on attempt {trial.attempt}, runs again"
     return f"{head}  {tail}  {trial.origin:<10} {trial.assignment.allocation}"

@@ -8,7 +8,7 @@ from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost, layer_costs
 from allocsearch.core.geometry import ModelShape, Routing
-from allocsearch.core.trial import Failed
+from allocsearch.core.trial import Failed, Infeasible
 from allocsearch.search import results
 from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Point
@@ -94,6 +94,7 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
     found = results.progress(record.trials, record.waiting, num_trials=record.num_trials, metric=record.spec.metric)
     done = record.num_trials - record.num_missing
     failures = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Failed)]
+    infeasible = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Infeasible)]
     return {
         "study": record.name,
         "target_trials": record.num_trials,
@@ -107,6 +108,7 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "best": None if found.best is None else point_json(found.best),
         "frozen_base": None if record.base is None else {"accuracy": record.base.accuracy, "nll": record.base.mean_nll},
         "failures": failures,
+        "infeasible": infeasible,
         "model": record.spec.model,
         "task": record.spec.task.name,
         "space": record.spec.space.name,

@@ -15,7 +15,7 @@ from allocsearch.core.geometry import BLOCK_ROUTERS, ROUTERS, ModelShape, Routin
 from allocsearch.core.layout import Axis, PartSpace, Sharing
 from allocsearch.core.space import SpaceTemplate
 from allocsearch.core.targets import GROUP_OF, GROUPS
-from allocsearch.core.trial import Assignment, Failed, Lost, Measured, RungScore, SeedScore, Stopped
+from allocsearch.core.trial import Assignment, Failed, Infeasible, Lost, Measured, RungScore, SeedScore, Stopped
 
 # Shared cores make a deadline a source of noise; a continuous integration run must not depend on its random seed.
 settings.register_profile(
@@ -201,5 +201,6 @@ def outcomes():
         measured,
         st.builds(Stopped, rungs, _finite(), worker),
         st.builds(Failed, st.text(max_size=20), _finite(), worker),
+        st.builds(Infeasible, st.text(max_size=20), _finite(), worker),
         st.builds(Lost, st.text(max_size=20)),
     )

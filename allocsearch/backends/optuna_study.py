@@ -1,5 +1,6 @@
 """The Study port on Optuna: the study in the database is the one truth, and only the driver process writes it."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, candi
 from allocsearch.backends.quasi_random import SobolSequence
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
-from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, SeedScore, Stopped, Trial
+from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Lost, Measured, Outcome, SeedScore, Trial
 from allocsearch.search.proposals import Proposals
 from allocsearch.search.register import Register
 from allocsearch.spec import Objective, StudySpec
@@ -38,6 +39,7 @@ class OptunaStudy:
     Attributes:
         num_trials: finished trials to reach; None for a companion, which runs what is put in line and proposes nothing.
         failure_report: what failed trials share, once there are too many of them.
+        infeasible_report: what infeasible trials share, once there are as many of them and no trial has fitted into memory.
         exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
         register: the trials so far, counted; to be read only.
     """
@@ -45,6 +47,7 @@ class OptunaStudy:
     def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int | None) -> None:
         self.num_trials = num_trials
         self.failure_report: str | None = None
+        self.infeasible_report: str | None = None
         self.exhausted = False
         self._study, self._spec, self._proposals = study, spec, proposals
         self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
@@ -117,14 +120,18 @@ class OptunaStudy:
 
     @property
     def num_finished(self) -> int:
-        """Trials that reached their end: measured, or stopped at a rung."""
+        """Trials that count towards the target: measured, stopped at a rung, or infeasible."""
         with self._lock:
             return self.register.num_finished
 
     def _next(self) -> Assignment | None:
         if self._again:
             return self._dispatch_again(self._again.popleft())
-        if self._too_many_failed() or (self.num_trials is not None and self._num_open_or_finished >= self.num_trials):
+        if (
+            self._too_many_failed()
+            or self._nothing_fits()
+            or (self.num_trials is not None and self._num_open_or_finished >= self.num_trials)
+        ):
             return None
         if self._waiting:
             return self._dispatch_waiting(self._waiting.popleft())
@@ -168,7 +175,7 @@ class OptunaStudy:
         self._again.append(trial.number)
         return trial
 
-    def _end(self, trial: Trial, outcome: Measured | Stopped | Failed) -> Trial:
+    def _end(self, trial: Trial, outcome: Ended) -> Trial:
         if isinstance(outcome, Measured) and outcome.base is not None and self._base is None:
             self._base = outcome.base
             records.store_base_score(self._study, outcome.base)
@@ -177,17 +184,20 @@ class OptunaStudy:
             artifacts.link(self._study, outcome.artifact)
             self._artifacts.add(outcome.artifact)
         state, values = self._verdict(trial, outcome)
+        notes = records.infeasible_notes(trial.cost) if isinstance(outcome, Infeasible) else {}
+        for key, value in notes.items():
+            self._storage.set_trial_system_attr(self._ids[trial.number], key, value)
         self._storage.set_trial_state_values(self._ids[trial.number], state, values)
         if self._mirror is not None:
-            self._mirror.finish(trial.number, state, values)
+            self._mirror.finish(trial.number, state, values, notes)
         ended = replace(trial, outcome=outcome)
         self.register.put(ended)
         return ended
 
-    def _verdict(self, trial: Trial, outcome: Measured | Stopped | Failed) -> tuple[TrialState, list[float] | None]:
-        """A stopped trial must carry no values: its score is not comparable with a finished one's."""
+    def _verdict(self, trial: Trial, outcome: Ended) -> tuple[TrialState, list[float] | None]:
+        """A stopped trial must carry no values: its score is not comparable with a finished one's. An infeasible one has none."""
         if not isinstance(outcome, Measured):
-            return (TrialState.PRUNED if isinstance(outcome, Stopped) else TrialState.FAIL), None
+            return (TrialState.FAIL if isinstance(outcome, Failed) else TrialState.PRUNED), None
         by_name = {"accuracy": outcome.accuracy, "trainable_params": float(trial.cost.trainable), "nll": outcome.nll}
         return TrialState.COMPLETE, [by_name[name] for name in METRICS[self._spec.objective]]
 
@@ -228,10 +238,20 @@ class OptunaStudy:
         return len(self.register) - len(self._waiting) - self.register.num_failed
 
     def _too_many_failed(self) -> bool:
-        limit = max(3, self._spec.limits.max_failed_share * (self.num_trials or len(self.register)))
-        if self.failure_report is None and self.register.num_failed >= limit:
+        if self.failure_report is None and self.register.num_failed >= self._max_in_vain:
             self.failure_report = records.failure_report(self.register.failed)
         return self.failure_report is not None
+
+    def _nothing_fits(self) -> bool:
+        """An infeasible trial tells the sampler something and counts towards the target; but where there is nothing else, why go on?"""
+        enough = min(self._max_in_vain, self.num_trials or math.inf)
+        if enough <= self.register.num_infeasible == self.register.num_finished:
+            self.infeasible_report = records.failure_report(self.register.infeasible)
+        return self.infeasible_report is not None
+
+    @property
+    def _max_in_vain(self) -> float:
+        return max(3, self._spec.limits.max_failed_share * (self.num_trials or len(self.register)))
 
     def _set_attrs(self, number: int, attrs: Mapping[str, Any]) -> None:
         for key, value in attrs.items():

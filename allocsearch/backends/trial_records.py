@@ -11,9 +11,10 @@ from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
 from allocsearch.core.origins import is_baseline
-from allocsearch.core.trial import Assignment, Failed, Measured, SeedScore, Stopped, Trial
+from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Measured, SeedScore, Stopped, Trial
 
 _BASE: Final = "frozen_base"
+_INFEASIBLE: Final = "infeasible"
 _MILLION: Final = 10**6
 
 
@@ -34,11 +35,11 @@ def start_attrs(assignment: Assignment, total: Cost, *, origin: str, share: floa
     }
 
 
-def outcome_attrs(outcome: Measured | Stopped | Failed, total: Cost, base: SeedScore | None) -> dict[str, Any]:
+def outcome_attrs(outcome: Ended, total: Cost, base: SeedScore | None) -> dict[str, Any]:
     """What is known of a trial after it ended."""
     attrs: dict[str, Any] = {"seconds": round(outcome.seconds, 3), "worker": outcome.worker}
-    if isinstance(outcome, Failed):
-        return {**attrs, "failure": outcome.reason}
+    if isinstance(outcome, Failed | Infeasible):
+        return {**attrs, ("failure" if isinstance(outcome, Failed) else _INFEASIBLE): outcome.reason}
     attrs["rungs"] = codec.rungs_to_json(outcome.rungs)
     if isinstance(outcome, Stopped):
         return attrs
@@ -50,6 +51,15 @@ def outcome_attrs(outcome: Measured | Stopped | Failed, total: Cost, base: SeedS
         "statistics": dict(outcome.statistics),
     }
     return attrs | _gain_attrs(outcome, total, base)
+
+
+def infeasible_notes(total: Cost) -> dict[str, Any]:
+    """System attributes of a trial that did not fit into memory: a constraint that it breaks, the more the larger it is.
+
+    Under the name and in the form that Optuna's samplers and its dashboard both read; under `set_constraint`'s the dashboard would
+    show it as feasible.
+    """
+    return {"constraints": [float(max(1, total.trainable))]}
 
 
 def _gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[str, Any]:
@@ -91,16 +101,18 @@ def store_base_score(study: optuna.Study, base: SeedScore) -> None:
 
 
 def failure_report(failed: Iterable[Trial]) -> str:
-    """What failed trials share: each reason with its count, most common first."""
-    reasons = Counter(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed))
+    """What failed or infeasible trials share: each reason with its count, most common first."""
+    reasons = Counter(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed | Infeasible))
     return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
 
 
-def _outcome_of(frozen: FrozenTrial) -> Measured | Stopped | Failed | None:
+def _outcome_of(frozen: FrozenTrial) -> Ended | None:
     attrs: Mapping[str, Any] = frozen.user_attrs
     seconds, worker = attrs.get("seconds", 0.0), attrs.get("worker", "")
     if frozen.state == TrialState.FAIL:
         return Failed(attrs.get("failure", "it was marked as failed outside allocsearch"), seconds, worker)
+    if _INFEASIBLE in attrs and frozen.state == TrialState.PRUNED:
+        return Infeasible(attrs[_INFEASIBLE], seconds, worker)
     if frozen.state == TrialState.PRUNED:
         return Stopped(codec.rungs_from_json(attrs.get("rungs", [])), seconds, worker)
     if frozen.state != TrialState.COMPLETE:

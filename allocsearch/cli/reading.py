@@ -40,15 +40,16 @@ def status(
     spent, wall = terminal.duration(found["worker_seconds"]), terminal.duration(found["wall_seconds"])
     pace = f", {found['trials_per_hour']:.0f} an hour" if found["trials_per_hour"] else ""
     left = f", about {terminal.duration(found['seconds_left'])} left at that pace" if found["seconds_left"] else ""
-    done = counts["finished"] + counts["stopped"]
+    done = counts["finished"] + counts["stopped"] + counts["infeasible"]
     terminal.out.print(f"{done} of {found['target_trials']} done in {wall} ({spent} of worker time){pace}{left}", markup=False)
     if found["best"] is not None:
         best = found["best"]
         terminal.out.print(
             f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}", markup=False
         )
-    for failure in found["failures"][-3:]:
-        terminal.out.print(f"trial {failure['trial']} failed: {failure['reason']}", markup=False)
+    for state, word in (("failures", "failed"), ("infeasible", "is infeasible")):
+        for vain in found[state][-3:]:
+            terminal.out.print(f"trial {vain['trial']} {word}: {vain['reason']}", markup=False)
     if not found["complete"]:
         say(f"if no driver is running it, continue with: allocsearch resume {name}")
 

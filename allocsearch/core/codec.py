@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
-from allocsearch.core.trial import Assignment, Failed, Lost, Measured, Outcome, RungScore, SeedScore, Stopped
+from allocsearch.core.trial import Assignment, Failed, Infeasible, Lost, Measured, Outcome, RungScore, SeedScore, Stopped
 
 _NLL_DIGITS: Final = 5
 
@@ -91,8 +91,9 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             }
         case Stopped():
             return {"kind": "stopped", "rungs": rungs_to_json(outcome.rungs), "seconds": outcome.seconds, "worker": outcome.worker}
-        case Failed():
-            return {"kind": "failed", "reason": outcome.reason, "seconds": outcome.seconds, "worker": outcome.worker}
+        case Failed() | Infeasible():
+            kind = "failed" if isinstance(outcome, Failed) else "infeasible"
+            return {"kind": kind, "reason": outcome.reason, "seconds": outcome.seconds, "worker": outcome.worker}
         case Lost():
             return {"kind": "lost", "reason": outcome.reason}
 
@@ -114,7 +115,9 @@ def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
             return Stopped(rungs_from_json(data["rungs"]), data["seconds"], data["worker"])
         case "failed":
             return Failed(data["reason"], data["seconds"], data["worker"])
+        case "infeasible":
+            return Infeasible(data["reason"], data["seconds"], data["worker"])
         case "lost":
             return Lost(data["reason"])
         case kind:
-            raise ValueError(f"an outcome's kind must be measured, stopped, failed or lost, but got {kind!r}")
+            raise ValueError(f"an outcome's kind must be measured, stopped, infeasible, failed or lost, but got {kind!r}")

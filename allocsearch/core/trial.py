@@ -114,13 +114,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Infeasible:
+    """Its training does not fit into the device's memory, however few rows are passed at a time. Neither a score nor a failure."""
+
+    reason: str
+    seconds: float = 0.0
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Its worker died; nothing is known of it, so the same trial runs again."""
 
     reason: str
 
 
-Outcome = Measured | Stopped | Failed | Lost
+Ended = Measured | Stopped | Infeasible | Failed
+"""What is final; a lost trial runs again."""
+
+Outcome = Ended | Lost
 
 
 @dataclass(frozen=True, slots=True)

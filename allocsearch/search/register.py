@@ -6,7 +6,7 @@ from typing import Final
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
 from allocsearch.core.front import Candidate, GrowingFront
-from allocsearch.core.trial import Assignment, Failed, Measured, Stopped, Trial
+from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Stopped, Trial
 
 _NUM_RECENT: Final = 3
 
@@ -18,13 +18,13 @@ class Register:
         metric: what trials are ranked by.
 
     Attributes:
-        num_measured, num_stopped, num_failed: trials that ended in each way.
+        num_measured, num_stopped, num_infeasible, num_failed: trials that ended in each way.
         recent: the last few that ended.
     """
 
     def __init__(self, metric: Metric = "accuracy") -> None:
         self._metric = metric
-        self.num_measured = self.num_stopped = self.num_failed = 0
+        self.num_measured = self.num_stopped = self.num_infeasible = self.num_failed = 0
         self.recent: tuple[Trial, ...] = ()  # never changed in place: another thread may be drawing it
         self._trials: dict[int, Trial] = {}
         self._works: set[object] = set()
@@ -49,8 +49,8 @@ class Register:
 
     @property
     def num_finished(self) -> int:
-        """Trials that reached their end: measured, or stopped at a rung."""
-        return self.num_measured + self.num_stopped
+        """Trials that count towards a target: measured, stopped at a rung, or infeasible."""
+        return self.num_measured + self.num_stopped + self.num_infeasible
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -61,6 +61,11 @@ class Register:
     def failed(self) -> list[Trial]:
         """The trials that failed, by number."""
         return [trial for trial in self.trials if isinstance(trial.outcome, Failed)]
+
+    @property
+    def infeasible(self) -> list[Trial]:
+        """The trials that did not fit into memory, by number."""
+        return [trial for trial in self.trials if isinstance(trial.outcome, Infeasible)]
 
     @property
     def front(self) -> list[Trial]:
@@ -88,6 +93,8 @@ class Register:
                 self._rank(trial, measured)
             case Stopped():
                 self.num_stopped += 1
+            case Infeasible():
+                self.num_infeasible += 1
             case Failed():
                 self.num_failed += 1
 

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from allocsearch.core import front
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError
 from allocsearch.core.front import Candidate
 from allocsearch.core.origins import is_baseline
-from allocsearch.core.trial import Failed, Measured, Stopped, Trial
+from allocsearch.core.trial import Ended, Failed, Infeasible, Measured, Stopped, Trial
 
 Pick = Literal["best", "knee", "smallest"]
 _Z: Final = 1.96
 _Effect = tuple[float, float]
-State = Literal["finished", "stopped", "failed", "running", "waiting"]
+State = Literal["finished", "stopped", "infeasible", "failed", "running", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ def reason(pick: Pick, chosen: Point, trials: Sequence[Trial], metric: Metric = 
 def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int, metric: Metric = "accuracy") -> Progress:
     """Counts per state, the compute spent in seconds of worker time, and the best so far."""
     counts = Counter(_state(trial, waiting) for trial in trials)
-    states: tuple[State, ...] = ("finished", "stopped", "failed", "running", "waiting")
-    seconds = sum(trial.outcome.seconds for trial in trials if isinstance(trial.outcome, Measured | Stopped | Failed))
+    states: tuple[State, ...] = get_args(State)
+    seconds = sum(trial.outcome.seconds for trial in trials if isinstance(trial.outcome, Ended))
     best = picked(trials, "best", metric) if counts["finished"] else None
     return Progress({state: counts[state] for state in states}, num_trials, seconds, best)
 
@@ -195,6 +195,8 @@ def _state(trial: Trial, waiting: frozenset[int]) -> State:
             return "finished"
         case Stopped():
             return "stopped"
+        case Infeasible():
+            return "infeasible"
         case Failed():
             return "failed"
         case _:

@@ -15,10 +15,9 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from allocsearch.core.trial import SeedScore
 from allocsearch.moelora.initial import fill_rows
-from allocsearch.training.collate import EncodedExample, by_length
+from allocsearch.training.collate import ROWS_PER_BATCH, EncodedExample, by_length
 from allocsearch.training.examples import Example, Task
 
-_ROWS_PER_BATCH: Final = 32
 _ABOVE_ALL_LAYERS: Final = -1  # the head's place in the keys of initial weights
 
 
@@ -44,11 +43,13 @@ def class_losses(model: Any, encoded: Sequence[EncodedExample], *, pad_id: int) 
 
 
 @torch.inference_mode()
-def score_classes(model: Any, encoded: Sequence[EncodedExample], *, pad_id: int, seed: int) -> SeedScore:
+def score_classes(
+    model: Any, encoded: Sequence[EncodedExample], *, pad_id: int, seed: int, rows_per_batch: int = ROWS_PER_BATCH
+) -> SeedScore:
     """Accuracy and NLL of every row, in row order. The seed is only noted."""
     correct, nll = [False] * len(encoded), [0.0] * len(encoded)
     model.eval()
-    for rows in by_length(encoded, _ROWS_PER_BATCH):
+    for rows in by_length(encoded, rows_per_batch):
         logits, gold = _logits(model, [encoded[row] for row in rows], pad_id=pad_id)
         log_probs = log_softmax(logits, dim=1)
         losses = -log_probs.gather(1, gold[:, None]).squeeze(1)

@@ -16,6 +16,9 @@ from allocsearch.transformers_log import quiet
 IGNORED: Final = -100
 """Stands where a batch has no token to predict, or no candidate; `cross_entropy` skips it by default."""
 
+ROWS_PER_BATCH: Final = 32
+"""Examples that are scored at a time."""
+
 _CHUNK: Final = 1024  # examples per call of the tokenizer
 
 

@@ -1,17 +1,15 @@
 """Scoring a model on a task's rows, in row order, with logits only where they are needed."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from allocsearch.core.trial import SeedScore
-from allocsearch.training.collate import IGNORED, EncodedExample, by_length, collate, collate_prompts
+from allocsearch.training.collate import IGNORED, ROWS_PER_BATCH, EncodedExample, by_length, collate, collate_prompts
 from allocsearch.training.examples import Example, Metric, same_answer
 from allocsearch.training.likelihood import choice_log_probs
-
-_ROWS_PER_BATCH: Final = 32
 
 
 @torch.inference_mode()
@@ -24,6 +22,7 @@ def score(
     metric: Metric,
     seed: int,
     max_new_tokens: int,
+    rows_per_batch: int = ROWS_PER_BATCH,
 ) -> SeedScore:
     """Accuracy and NLL of every row.
 
@@ -32,7 +31,7 @@ def score(
     """
     correct, nll = [False] * len(encoded), [0.0] * len(encoded)
     model.eval()
-    for rows in by_length(encoded, _ROWS_PER_BATCH):
+    for rows in by_length(encoded, rows_per_batch):
         chunk = [encoded[row] for row in rows]
         batch = collate(chunk, pad_id=tokenizer.pad_token_id).to(model.device)
         logits = model(**batch.inputs, use_cache=False).logits

@@ -9,7 +9,7 @@ import torch
 from allocsearch.core.trial import SeedScore
 from allocsearch.models import Head
 from allocsearch.training.classify import class_losses, encode_texts, score_classes
-from allocsearch.training.collate import EncodedExample, collate, encode
+from allocsearch.training.collate import ROWS_PER_BATCH, EncodedExample, collate, encode
 from allocsearch.training.evaluate import score
 from allocsearch.training.examples import Example, Metric
 from allocsearch.training.likelihood import completion_loss
@@ -48,8 +48,17 @@ class Objective:
         """Over how many tokens, or rows, `loss` takes its mean."""
         return len(encoded) if self.head.modules else sum(len(example.completions[example.gold]) for example in encoded)
 
-    def score(self, model: Any, rows: Sequence[Example], encoded: Sequence[EncodedExample], *, seed: int = 0) -> SeedScore:
+    def score(
+        self,
+        model: Any,
+        rows: Sequence[Example],
+        encoded: Sequence[EncodedExample],
+        *,
+        seed: int = 0,
+        rows_per_batch: int = ROWS_PER_BATCH,
+    ) -> SeedScore:
         """Accuracy and NLL of every row, in row order."""
+        size = {"seed": seed, "rows_per_batch": rows_per_batch}
         if self.head.modules:
-            return score_classes(model, encoded, pad_id=self.tokenizer.pad_token_id, seed=seed)
-        return score(model, self.tokenizer, rows, encoded, metric=self.metric, seed=seed, max_new_tokens=self.max_new_tokens)
+            return score_classes(model, encoded, pad_id=self.tokenizer.pad_token_id, **size)
+        return score(model, self.tokenizer, rows, encoded, metric=self.metric, max_new_tokens=self.max_new_tokens, **size)

@@ -16,6 +16,7 @@ import torch
 
 from allocsearch.core.errors import InputError
 from allocsearch.moelora import balance_loss
+from allocsearch.training.accumulation import dealt
 from allocsearch.training.collate import EncodedExample
 from allocsearch.training.objective import Objective
 from allocsearch.training.schedule import warm_up_then_decay
@@ -106,16 +107,14 @@ class Trainer:
         """
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         parts = processes * self.settings.gradient_accumulation
-        num_terms = self.objective.num_terms(batch)
+        passes = dealt(self.objective, batch, parts)
         total = torch.zeros((), device=self.accelerator.device)
         for first in range(rank, parts, processes):
-            part = batch[first::parts]
-            is_last = first + processes >= parts
+            part, is_last = passes[first], first + processes >= parts
             with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
-                share = self.objective.num_terms(part) / num_terms
-                loss = self.objective.loss(wrapped, part)
+                loss = self.objective.loss(wrapped, part.rows)
                 balance = self.aux_weight * balance_loss(self.model) if self.aux_weight else 0.0
                 # Processes average their gradients, so the sum over all needs their number.
-                ((loss + balance) * share * processes).backward()
-            total += loss.detach() * share
+                ((loss + balance) * part.share * processes).backward()
+            total += loss.detach() * part.share
         return self.accelerator.reduce(total, "sum") if processes > 1 else total

@@ -117,6 +117,7 @@ class ExecutorCases:
         assert status_json(record)["counts"] == {
             "finished": 14 - len(stopped),
             "stopped": len(stopped),
+            "infeasible": 0,
             "failed": 0,
             "running": 0,
             "waiting": 0,

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.core.budget import Budget, cost
-from allocsearch.core.trial import Failed, Lost, Measured, RungScore, SeedScore, Stopped
+from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, RungScore, SeedScore, Stopped
 from allocsearch.spec import Sampler
 from tests.conformance.toy import BASE, NARROW, ROUTING, ROWS, SHAPE, allocation, finish, measured, proposals_of, score_of
 
@@ -186,6 +186,16 @@ class StudyCases:
         again = desk.open()
         again.num_trials = 13
         assert again.ask().number == 12
+
+    def test_an_infeasible_trial_is_neither_measured_nor_failed(self, desk):
+        study = desk.create(trials=3, sampler="tpe")
+        for i in range(3):
+            assignment = study.ask()
+            study.tell(assignment.number, Infeasible("out of memory", 0.5, "here") if i == 1 else measured(assignment))
+        assert study.ask() is None
+        assert states(desk) == {TrialState.COMPLETE: 2, TrialState.PRUNED: 1}
+        assert desk.record().trials[1].outcome == Infeasible("out of memory", 0.5, "here")
+        assert [bool(trial.constraints) for trial in desk.stored().trials] == [False, True, False]
 
     def test_too_many_failures_pause_the_study(self, desk):
         study = desk.create(trials=6, limits={"max_failed_share": 0.5})

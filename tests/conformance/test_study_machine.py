@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from optuna.trial import TrialState
 
 from allocsearch.core.budget import Budget
-from allocsearch.core.trial import Failed, Lost, Measured, SeedScore, Stopped
+from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, SeedScore, Stopped
 from allocsearch.spec import Sampler
 from tests import strategies as _  # noqa: F401 - loads the Hypothesis profile
 from tests.conformance.toy import ROWS, Desk, allocation, measured
@@ -64,7 +64,7 @@ class StudyMachine(RuleBasedStateMachine):
         self.running[assignment.number] = assignment
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), kind=st.sampled_from(["measured", "measured", "stopped", "failed", "nan"]))
+    @rule(data=st.data(), kind=st.sampled_from(["measured", "measured", "stopped", "infeasible", "failed", "nan"]))
     def end(self, data, kind):
         number = data.draw(st.sampled_from(sorted(self.running)))
         self._end(self.running.pop(number), kind)
@@ -132,7 +132,7 @@ class StudyMachine(RuleBasedStateMachine):
     @rule()
     def the_database_agrees(self):
         stored = self.desk.stored().trials
-        kinds = {TrialState.COMPLETE: Measured, TrialState.PRUNED: Stopped, TrialState.FAIL: Failed}
+        kinds = {TrialState.COMPLETE: Measured, TrialState.PRUNED: Stopped | Infeasible, TrialState.FAIL: Failed}
         for trial in stored:
             if trial.number in self.ended:
                 assert isinstance(self.ended[trial.number].outcome, kinds[trial.state])
@@ -144,6 +144,7 @@ class StudyMachine(RuleBasedStateMachine):
         outcome = {
             "measured": measured(assignment),
             "stopped": Stopped((), 1.0),
+            "infeasible": Infeasible("out of memory", 1.0),
             "failed": Failed("a bad loss"),
             "nan": measured(assignment, scores=(diverged,)),
         }[kind]

@@ -55,7 +55,7 @@ def test_a_diverged_score_survives_the_way_from_a_worker():
 
 
 def test_an_unknown_kind_of_outcome_is_named():
-    with pytest.raises(ValueError, match="measured, stopped, failed or lost, but got 'maybe'"):
+    with pytest.raises(ValueError, match="measured, stopped, infeasible, failed or lost, but got 'maybe'"):
         codec.outcome_from_json({"kind": "maybe"})
 
 

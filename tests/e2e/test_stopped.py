@@ -27,7 +27,7 @@ def test_stopped_trials_are_counted_shown_and_never_exported(cli, halved, tmp_pa
     assert all([rung[1] for rung in trial.user_attrs["rungs"]] == [1, 2] for trial in stopped)
     assert all("artifact" not in trial.user_attrs for trial in stopped)
     counts = cli.json("status", "tiny")["counts"]
-    assert counts == {"finished": 9 - len(stopped), "stopped": len(stopped), "failed": 0, "running": 0, "waiting": 0}
+    assert counts == {"finished": 9 - len(stopped), "stopped": len(stopped), "infeasible": 0, "failed": 0, "running": 0, "waiting": 0}
     for trial in stopped:
         (line,) = [line for line in ran.stderr.splitlines() if line.startswith(f"trial {trial.number:>3} ")]
         assert f"stopped at step 2  accuracy {trial.user_attrs['rungs'][-1][2]:.3f}" in line

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from allocsearch.core.budget import Cost
 from allocsearch.core.choices import Metric
 from allocsearch.core.front import Candidate, GrowingFront, best, pareto_front
-from allocsearch.core.trial import Failed, Measured, SeedScore, Stopped, Trial
+from allocsearch.core.trial import Failed, Infeasible, Measured, SeedScore, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.register import Register
 from tests.strategies import assignments
@@ -30,10 +30,16 @@ def test_a_growing_front_is_the_front_of_all(values, rng):
 
 def outcome(kind, right):
     scores = (SeedScore(0, (True,) * right + (False,) * (8 - right), (1.0 / (1 + right % 3),) * 8),)
-    return {"measured": Measured(scores, 1.0), "stopped": Stopped((), 1.0), "failed": Failed("why"), "running": None}[kind]
+    return {
+        "measured": Measured(scores, 1.0),
+        "stopped": Stopped((), 1.0),
+        "infeasible": Infeasible("why"),
+        "failed": Failed("why"),
+        "running": None,
+    }[kind]
 
 
-kinds = st.sampled_from(["measured", "measured", "stopped", "failed", "running"])
+kinds = st.sampled_from(["measured", "measured", "stopped", "infeasible", "failed", "running"])
 
 
 @given(
@@ -52,8 +58,10 @@ def test_a_register_answers_as_a_look_through_all_trials_would(drawn, metric, da
         register.put(replace(trial, outcome=None, attempt=2))
         register.put(trial)
     assert register.trials == ended
-    assert register.num_finished == sum(isinstance(trial.outcome, Measured | Stopped) for trial in ended)
+    assert register.num_finished == sum(isinstance(trial.outcome, Measured | Stopped | Infeasible) for trial in ended)
     assert register.failed == [trial for trial in ended if isinstance(trial.outcome, Failed)]
+    assert register.infeasible == [trial for trial in ended if isinstance(trial.outcome, Infeasible)]
+    assert register.num_infeasible == len(register.infeasible)
     assert register.num_failed == len(register.failed)
     assert register.front == [point.trial for point in results.pareto(ended, metric)]
     assert register.best == (results.picked(ended, "best", metric).trial if register.front else None)

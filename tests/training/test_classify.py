@@ -15,7 +15,8 @@ from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Measured
 from allocsearch.models import head_of, load_base, model_shape
 from allocsearch.planning import plan
-from allocsearch.training import finetune
+from allocsearch.training import proxy
+from allocsearch.training.bench import bench_of
 from allocsearch.training.classify import encode_texts, score_classes
 from allocsearch.training.finetune import ProxyEvaluator
 from tests.conftest import WORDS
@@ -109,7 +110,7 @@ def test_rungs_do_not_disturb_the_training(evaluator):
 def test_the_base_comes_back_untouched_and_frozen(evaluator):
     run = evaluator()
     run(assignment(score_base=True), go_on)
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     before = {name: tensor.clone() for name, tensor in bench.model.state_dict().items() if not name.startswith("classifier")}
     run(assignment("8 2x2 4"), go_on)
     after = bench.model.state_dict()
@@ -121,10 +122,10 @@ def test_the_base_comes_back_untouched_and_frozen(evaluator):
 
 def test_all_allocations_start_from_the_seeds_head_and_no_other_matters(evaluator):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     heads = []
     for text, seed in ((ALLOCATION, 0), ("0 0 1", 0), (ALLOCATION, 1)):
-        with finetune._Adapted(bench, assignment(text), seed) as adapted:
+        with proxy.Adapted(bench, assignment(text), seed) as adapted:
             heads.append({name: value.clone() for name, value in adapted.model.named_parameters() if "modules_to_save" in name})
             if text == ALLOCATION:
                 adapted.train(go_on)
@@ -136,8 +137,8 @@ def test_all_allocations_start_from_the_seeds_head_and_no_other_matters(evaluato
 
 def test_cost_leaves_the_head_out(evaluator, tiny_encoder):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
-    with finetune._Adapted(bench, assignment(), 0) as adapted:
+    bench = bench_of(run.spec, run.model)
+    with proxy.Adapted(bench, assignment(), 0) as adapted:
         trained = {name: parameter.numel() for name, parameter in adapted.model.named_parameters() if parameter.requires_grad}
     head = sum(count for name, count in trained.items() if "classifier" in name)
     assert head == 32 * 2 + 2
@@ -147,10 +148,10 @@ def test_cost_leaves_the_head_out(evaluator, tiny_encoder):
 def test_the_frozen_base_is_the_head_trained_alone(evaluator):
     run = evaluator()
     outcome = run(assignment(score_base=True), go_on)
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     rows = bench.train_encoded(0)
     assert outcome.base.nll != outcome.scores[0].nll
-    with finetune._HeadAlone(bench, 0, split="search") as alone:
+    with proxy.HeadAlone(bench, 0, split="search") as alone:
         untrained = alone.score()
         losses = [bench.loss(alone.model, rows).item()]
         alone.train(go_on)
@@ -161,18 +162,18 @@ def test_the_frozen_base_is_the_head_trained_alone(evaluator):
 
 def test_new_experts_add_nothing_to_the_head(evaluator):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
-    with finetune._Adapted(bench, assignment(), 0) as adapted:
+    bench = bench_of(run.spec, run.model)
+    with proxy.Adapted(bench, assignment(), 0) as adapted:
         first = adapted.score()
-    with finetune._HeadAlone(bench, 0, split="search") as alone:
+    with proxy.HeadAlone(bench, 0, split="search") as alone:
         assert alone.score().nll == pytest.approx(first.nll, abs=1e-6)
 
 
 def test_a_row_scores_the_same_alone_and_in_a_batch(evaluator):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     encoded = [replace(row, prompt=row.prompt[: 3 + number]) for number, row in enumerate(bench.train_encoded(0)[:9])]
-    with finetune._Adapted(bench, assignment(), 0) as adapted:
+    with proxy.Adapted(bench, assignment(), 0) as adapted:
         adapted.train(go_on)
         together = score_classes(adapted.model, encoded, pad_id=0, seed=0)
         alone = [score_classes(adapted.model, [row], pad_id=0, seed=0) for row in encoded]
@@ -183,7 +184,7 @@ def test_a_row_scores_the_same_alone_and_in_a_batch(evaluator):
 
 def test_a_long_text_keeps_its_start_and_its_special_tokens(tiny_encoder, evaluator):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     (cut,) = encode_texts(bench.task.search[:1], bench.tokenizer, max_tokens=5)
     (whole,) = encode_texts(bench.task.search[:1], bench.tokenizer, max_tokens=10_000)
     assert (cut.prompt[0], cut.prompt[-1]) == (2, 3)
@@ -194,7 +195,7 @@ def test_a_long_text_keeps_its_start_and_its_special_tokens(tiny_encoder, evalua
 def test_bfloat16_trains_its_head_in_float32(evaluator):
     run = evaluator(proxy={"train_rows": 16, "search_rows": 8, "batch_size": 8, "dtype": "bfloat16"})
     assert isinstance(run(assignment(), go_on), Measured)
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     assert {parameter.dtype for parameter in bench.model.classifier.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in bench.model.bert.parameters()} == {torch.bfloat16}
 
@@ -288,7 +289,7 @@ def test_a_search_exports_a_folder_that_peft_loads_with_its_head(write, tmp_path
 
     record = Catalog(None).record("tiny")
     best = results.picked(record.trials, "best").measured.scores[0]
-    bench = finetune._bench(record.spec, record.spec.model)
+    bench = bench_of(record.spec, record.spec.model)
     loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "best", num_labels=2)
     again = score_classes(loaded, encode_texts(bench.task.search[:24], bench.tokenizer, max_tokens=256), pad_id=0, seed=0)
     assert again.correct == best.correct

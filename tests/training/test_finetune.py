@@ -9,7 +9,8 @@ from allocsearch import spec as specs
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, Stopped
-from allocsearch.training import finetune, objective
+from allocsearch.training import objective, proxy
+from allocsearch.training.bench import bench_of
 from allocsearch.training.collate import encode
 from allocsearch.training.evaluate import score
 from allocsearch.training.examples import Example
@@ -66,7 +67,7 @@ def test_several_seeds_are_scored_on_the_same_rows(evaluator):
 def test_the_base_comes_back_untouched(evaluator):
     run = evaluator()
     run(assignment(), go_on)
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     before = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
     run(assignment("4x8 0 1 attn:2x2,ffn:8"), go_on)
     after = bench.model.state_dict()
@@ -80,15 +81,15 @@ def test_new_experts_change_nothing_so_the_base_scores_what_step_zero_would(eval
     assert outcome.base is not None
     assert outcome.base.nll != outcome.scores[0].nll
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
-    with finetune._Adapted(bench, assignment(), seed=0) as adapted:
+    bench = bench_of(run.spec, run.model)
+    with proxy.Adapted(bench, assignment(), seed=0) as adapted:
         assert adapted.score() == outcome.base
 
 
 def test_training_lowers_the_loss_on_its_own_rows(evaluator):
     run = evaluator(proxy={"train_rows": 64, "search_rows": 24, "batch_size": 8, "epochs": 8, "dtype": "float32", "learning_rate": 0.01})
     outcome = run(assignment(score_base=True), go_on)
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     assert outcome.nll < bench.base_score("search").mean_nll
 
 
@@ -128,7 +129,7 @@ def test_a_loss_that_is_not_finite_is_an_outcome_with_its_step(evaluator, monkey
 
 def test_a_generated_text_counts_where_it_says_the_answer(evaluator):
     run = evaluator()
-    bench = finetune._bench(run.spec, run.model)
+    bench = bench_of(run.spec, run.model)
     prompts = ["the film is", "a great plot was good", "bad"]
     inputs = [bench.tokenizer(prompt, return_tensors="pt") for prompt in prompts]
     written = [
