@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from allocsearch import page
 from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.core.errors import LostLeaseError
 from allocsearch.figures import Figure
 from allocsearch.report import Report, Section, searched
 from allocsearch.search import results
@@ -58,6 +59,8 @@ class Board:
         start = self._clock()
         try:
             self._draw()
+        except LostLeaseError:  # the search has ended, whatever the occasion on which that is found
+            raise
         except Exception as error:  # noqa: BLE001 - pictures are a courtesy, whatever goes wrong with them
             self._is_off = True
             self._say(f"note: the dashboard's graphs are not kept up to date from here on: {type(error).__name__}: {error}")

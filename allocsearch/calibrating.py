@@ -23,7 +23,7 @@ from allocsearch.search.calibration import Calibration, calibrate
 from allocsearch.search.finalists import CALIBRATION_SEEDS, fresh_seeds
 from allocsearch.search.replicates import replicated
 from allocsearch.spec import StudySpec
-from allocsearch.workplace import HERE, Options, Say, only_driver, prepare, versions
+from allocsearch.workplace import HERE, Options, Say, prepare, versions
 
 RESULT: Final = "calibration"
 _ANOTHER_SEED: Final = 2_000_003
@@ -84,7 +84,7 @@ def calibrating(
     catalog = Catalog(options.storage)
     evaluator, digests = prepare(spec, spec.name, options, say)
     made_with = {**digests, "versions": versions(), "shape_digest": planned.shape.digest}
-    with only_driver(catalog.url, f"{spec.name}/calibration"):
+    with catalog.driving(spec.name):
         beside = Beside(catalog, planned, spec.name, evaluator, options, say, {key: made_with[key] for key in MADE_WITH})
         yield Calibrating(beside, num_allocations=num_allocations, num_seeds=num_seeds)
 

@@ -26,7 +26,7 @@ from allocsearch.search.transfer import Transferred, transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
 from allocsearch.stages import Stages
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, only_driver, prepare, versions
+from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, prepare, versions
 
 _SCORED: Final = "scored_starts"
 _TRANSFERRED: Final = "transferred_starts"
@@ -153,7 +153,7 @@ def start(
     earlier = _transferred(planned, catalog)
     _warn(catalog, spec, say)
     evaluator, digests = prepare(spec, name, options, say)
-    with only_driver(catalog.url, name):
+    with catalog.driving(name):
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
         attrs = {**digests, **made, _TRANSFERRED: earlier, _SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
@@ -192,7 +192,7 @@ def resume(
                 f"the {what} of a resumed study must be the one that it began with, but {record.attrs[key]} became {digest}: "
                 f"restore it, or start a new study"
             )
-    with only_driver(catalog.url, name):
+    with catalog.driving(name):
         if num_trials is not None:
             catalog.retarget(name, num_trials)
         record = catalog.record(name)

@@ -1,19 +1,13 @@
-"""What a driver needs on its machine: the evaluator with its model and data at hand, an executor, and the study to itself."""
+"""What a driver needs on its machine: the evaluator with its model and data at hand, and an executor."""
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from allocsearch.backends.artifacts import FolderArtifacts
-from allocsearch.backends.storage import shown_url
-from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Executor
 from allocsearch.home import home
 from allocsearch.models import model_digest, resolve
@@ -89,21 +83,3 @@ def executor_of(planned: Plan, num_trials: int, options: Options, say: Say) -> E
     resources = local_resources(options.workers, num_trials=num_trials)
     say(f"starting Ray with {resources.num_workers} worker{'s' if resources.num_workers > 1 else ''} for {planned.shape.architecture}")
     return RayExecutor(resources, address=options.address)
-
-
-@contextmanager
-def only_driver(url: str, name: str) -> Iterator[None]:
-    """Holds the study on this machine; the system lets go of it however this process ends."""
-    folder = home() / "locks"
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{sha256(f'{shown_url(url)}/{name}'.encode()).hexdigest()[:24]}.lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"a study must have one driver, but another process is running {name!r}: wait for it, or stop it") from error
-    except OSError as error:
-        raise InputError(f"the home folder {home()} must be writable, but: {error.strerror}: set ALLOCSEARCH_HOME") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,6 +1,7 @@
 """The studies of a storage: making one, finding one, and reading one without the right to change it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Literal, get_args
@@ -12,8 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
+from allocsearch.backends.lease import Fence, Lease
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
+from allocsearch.backends.schema import require_own
 from allocsearch.backends.storage import explained, open_storage, storage_url
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Failed, SeedScore, Trial
@@ -84,6 +87,27 @@ class Catalog:
     def __init__(self, url: str | None) -> None:
         self.url = storage_url(url)
         self._storage: RDBStorage = open_storage(url)
+        self._fence = Fence(self._storage.scoped_session.session_factory)
+
+    @contextmanager
+    def driving(self, name: str) -> Iterator[None]:
+        """Holds the lease of study `name`, its companions included: this catalog writes under it, and no longer.
+
+        Raises:
+            InputError: where another driver holds it.
+            LostLeaseError: from any later write, where another driver has taken the study over.
+        """
+        with explained(self.url):
+            require_own(self._storage.engine, self.url)
+            self._fence.lease = lease = Lease(self._storage.engine, name)
+        with lease.renewed():
+            try:
+                yield
+            except (
+                optuna.exceptions.UpdateFinishedTrialError
+            ):  # somebody else ended it: Optuna looks at the trial before we look at the lease
+                lease.confirm()
+                raise
 
     def names(self) -> list[str]:
         """The studies in this storage, allocsearch's or not; companions are left out."""

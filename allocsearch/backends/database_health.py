@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy
 from sqlalchemy.engine import URL, Connection
 
-from allocsearch.backends.schema import engine_at, schema_of
+from allocsearch.backends.schema import engine_at, schemas_of
 from allocsearch.backends.storage import explained, is_sqlite, parsed_url, shown_url, storage_url
 from allocsearch.core.errors import InputError
 from allocsearch.core.findings import Finding
@@ -25,10 +25,10 @@ def database(url: str | None) -> Iterator[Finding]:
     try:
         if given is not None and parsed_url(given).password:
             yield Finding("database", "warn", "the URL's password stands in the command line, where `ps` shows it", _HIDE)
-        schema = schema_of(url)
+        schemas = schemas_of(url)
         yield Finding("database", "ok", f"{shown_url(url)} can be read")
-        yield schema.finding
-        if schema.state == "current":
+        yield from (schema.finding for schema in schemas)
+        if schemas.optuna.state == "current":
             yield _writable(url)
         if not is_sqlite(parsed_url(url)):
             yield from _access(url)

@@ -1,20 +1,19 @@
-"""The tables in a storage: whether they are there, and of the version that the installed Optuna works with.
-
-allocsearch keeps no tables of its own: all that it remembers stands in Optuna's.
-"""
+"""The tables in a storage, Optuna's and allocsearch's own: whether they are there, and of the version that the installed ones work with."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import sqlalchemy
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import DatabaseError
 
+from allocsearch.backends import own_tables
 from allocsearch.backends.optuna_quiet import experimental
-from allocsearch.backends.storage import engine_options, explained, full_url, is_sqlite, open_storage, parsed_url, storage_url
+from allocsearch.backends.storage import engine_options, explained, full_url, is_sqlite, open_storage, parsed_url, shown_url, storage_url
 from allocsearch.core.errors import InputError
 from allocsearch.core.findings import Finding, Level
 
@@ -22,19 +21,25 @@ State = Literal["missing", "current", "behind", "ahead", "foreign"]
 
 _STAMP: Final = "alembic_version"
 _ONE_OF_ITS_TABLES: Final = "studies"
+_AS_OWNER: Final = "where its role may not: allocsearch db upgrade, as the owner"
 _TEXTS: Final[dict[State, tuple[Level, str, str]]] = {
-    "missing": ("ok", "no tables yet", "the first run makes them; where its role may not: allocsearch db upgrade, as the owner"),
-    "current": ("ok", "Optuna's tables are of version {version}, as needed; allocsearch has none of its own", ""),
-    "behind": ("fail", "Optuna's tables are of version {version}, but the installed Optuna needs {wanted}", "allocsearch db upgrade"),
-    "ahead": ("fail", "the tables are of version {version}, but the installed Optuna knows none after {wanted}", "install a newer Optuna"),
-    "foreign": ("fail", "there are tables of Optuna's names that bear no version", "give the studies a database of their own"),
+    "missing": ("ok", "{owner} has no tables yet", f"the first run makes them; {_AS_OWNER}"),
+    "current": ("ok", "{owner}'s tables are of version {version}, as needed", ""),
+    "behind": ("fail", "{owner}'s tables are of version {version}, but the installed {owner} needs {wanted}", "allocsearch db upgrade"),
+    "ahead": (
+        "fail",
+        "{owner}'s tables are of version {version}, but the installed {owner} knows none after {wanted}",
+        "install a newer {owner}",
+    ),
+    "foreign": ("fail", "there are tables of {owner}'s names that bear no version", "give the studies a database of their own"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Optuna's tables as they stand: `version` is theirs, `wanted` the installed Optuna's; empty where there are none."""
+    """One owner's tables as they stand: `version` is theirs, `wanted` the installed owner's; empty where there are none."""
 
+    owner: Literal["Optuna", "allocsearch"]
     state: State
     version: str = ""
     wanted: str = ""
@@ -43,10 +48,18 @@ class Schema:
     def finding(self) -> Finding:
         """The same for people."""
         level, found, remedy = _TEXTS[self.state]
-        return Finding("schema", level, found.format(version=self.version, wanted=self.wanted), remedy)
+        named = {"owner": self.owner, "version": self.version, "wanted": self.wanted}
+        return Finding("schema", level, found.format(**named), remedy.format(**named))
 
 
-def schema_of(url: str | None) -> Schema:
+class Schemas(NamedTuple):
+    """All tables of a storage."""
+
+    optuna: Schema
+    own: Schema
+
+
+def schemas_of(url: str | None) -> Schemas:
     """The tables at `url`; nothing is made or written.
 
     Raises:
@@ -56,32 +69,66 @@ def schema_of(url: str | None) -> Schema:
     with explained(url):
         parsed = parsed_url(url)
         if is_sqlite(parsed) and "uri" not in parsed.query and not Path(str(parsed.database)).exists():
-            return Schema("missing")  # to connect would make the file
+            return Schemas(Schema("Optuna", "missing"), Schema("allocsearch", "missing"))  # to connect would make the file
         with engine_at(url) as engine:
-            tables = set(sqlalchemy.inspect(engine).get_table_names())
+            tables, own = set(sqlalchemy.inspect(engine).get_table_names()), _own(engine)
         if _STAMP not in tables:
-            return Schema("foreign" if _ONE_OF_ITS_TABLES in tables else "missing")
+            return Schemas(Schema("Optuna", "foreign" if _ONE_OF_ITS_TABLES in tables else "missing"), own)
         with _storage_as_it_is(url) as storage:
             version, wanted, known = storage.get_current_version(), storage.get_head_version(), storage.get_all_versions()
-        return Schema("current" if version == wanted else "behind" if version in known else "ahead", version, wanted)
+        return Schemas(Schema("Optuna", _state(version, wanted, known), version, wanted), own)
 
 
-def upgrade(url: str | None) -> tuple[Schema, Schema]:
-    """Bring the tables to the installed Optuna's version, or make them: what they were, and what they are.
+def upgrade(url: str | None) -> tuple[Schemas, Schemas]:
+    """Bring the tables to the installed versions, or make them: what they were, and what they are.
 
     Raises:
-        InputError: where they are not Optuna's, or of a version that it does not know.
+        InputError: where they are somebody else's, or of a version that is not known.
     """
-    before = schema_of(url)
-    if before.state in {"ahead", "foreign"}:
-        raise InputError(f"tables to upgrade must be of a version that the installed Optuna knows, but {before.finding.found}")
-    if before.state == "missing":
+    url = storage_url(url)
+    before = schemas_of(url)
+    for schema in before:
+        if schema.state in {"ahead", "foreign"}:
+            raise InputError(f"tables to upgrade must be of a version that is known, but {schema.finding.found}: {schema.finding.remedy}")
+    if before.optuna.state == "missing":
         open_storage(url)
-    elif before.state == "behind":
-        url = storage_url(url)
+    elif before.optuna.state == "behind":
         with explained(url), _storage_as_it_is(url) as storage, _quiet_alembic():
             storage.upgrade()
-    return before, schema_of(url)
+    if before.own.state != "current":
+        with explained(url), engine_at(url) as engine:
+            own_tables.upgrade(engine)
+    return before, schemas_of(url)
+
+
+def require_own(engine: sqlalchemy.Engine, url: str) -> None:
+    """Our own tables as a driver needs them, made where there are none.
+
+    Raises:
+        InputError: where they are of another version, or may not be made.
+    """
+    found = _own(engine)
+    if found.state == "current":
+        return
+    if found.state != "missing":
+        raise InputError(f"the tables in {shown_url(url)} must fit, but {found.finding.found}: {found.finding.remedy}")
+    try:
+        own_tables.upgrade(engine)
+    except DatabaseError as error:
+        raise InputError(
+            f"a driver needs allocsearch's tables in {shown_url(url)}, but it could not make them: allocsearch db upgrade, as the owner"
+        ) from error
+
+
+def _own(engine: sqlalchemy.Engine) -> Schema:
+    version, known = own_tables.version(engine), own_tables.versions()
+    return (
+        Schema("allocsearch", "missing") if version is None else Schema("allocsearch", _state(version, known[0], known), version, known[0])
+    )
+
+
+def _state(version: str, wanted: str, known: Sequence[str]) -> State:
+    return "current" if version == wanted else "behind" if version in known else "ahead"
 
 
 @contextmanager

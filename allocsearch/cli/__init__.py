@@ -12,7 +12,7 @@ from allocsearch import __version__, logs
 # They register their commands.
 from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search, training  # noqa: F401
 from allocsearch.cli.app import app
-from allocsearch.core.errors import InfeasibleError, InputError
+from allocsearch.core.errors import InfeasibleError, InputError, LostLeaseError
 
 
 def _print_versions(wanted: bool) -> None:
@@ -52,6 +52,8 @@ def main() -> None:
         code = _complain(error, 3)
     except InputError as error:
         code = _complain(error, 2)
+    except LostLeaseError as error:
+        code = _complain(error, 5)
     except BrokenPipeError:
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - the last line of defence

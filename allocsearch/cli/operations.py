@@ -40,20 +40,21 @@ def dashboard(
 
 @db_app.command(epilog="Example: allocsearch db check")
 def check(storage: Storage = None, as_json: Json = False) -> None:
-    """Say whether the tables fit the installed Optuna. Exit code 1 where they do not."""
-    from allocsearch.backends.schema import schema_of  # noqa: PLC0415 - imports Optuna
+    """Say whether the tables fit the installed Optuna and allocsearch. Exit code 1 where they do not."""
+    from allocsearch.backends.schema import schemas_of  # noqa: PLC0415 - imports Optuna
 
-    _show([schema_of(storage).finding], as_json=as_json)
+    _show((schema.finding for schema in schemas_of(storage)), as_json=as_json)
 
 
 @db_app.command(epilog="Example: allocsearch db upgrade")
 def upgrade(storage: Storage = None, as_json: Json = False) -> None:
-    """Make the tables, or bring them to the installed Optuna's version. Stop all drivers and back the database up before."""
+    """Make the tables, or bring them to the installed versions. Stop all drivers and back the database up before."""
     from allocsearch.backends import schema  # noqa: PLC0415 - imports Optuna
 
     before, after = schema.upgrade(storage)
-    done = {"missing": "made", "behind": f"upgraded from {before.version}"}.get(before.state, "nothing to do")
-    _show([Finding("upgrade", "ok", done), after.finding], as_json=as_json)
+    changes = {"missing": "{0.owner}'s tables made", "behind": "{0.owner}'s tables upgraded from {0.version}"}
+    done = [changes[schema.state].format(schema) for schema in before if schema.state in changes]
+    _show([Finding("upgrade", "ok", "; ".join(done) or "nothing to do"), *(schema.finding for schema in after)], as_json=as_json)
 
 
 def _findings(storage: str | None, address: str | None) -> Iterator[Finding]:

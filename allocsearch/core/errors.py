@@ -1,4 +1,4 @@
-"""The one error that means "the input is wrong", as opposed to "the program is"."""
+"""Errors that users meet by name: the input is wrong, or the study has passed to another driver."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class InfeasibleError(InputError):
     """A well-formed request that no allocation satisfies, such as a budget below the smallest point of a space."""
+
+
+class LostLeaseError(RuntimeError):
+    """This driver's study has passed to another driver, so that what it still had to write was refused."""
 
 
 def quoted(text: str, *, limit: int = 60) -> str:

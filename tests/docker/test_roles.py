@@ -72,7 +72,8 @@ def scram_matches(stored, password):
 
 def test_the_driver_runs_a_study(urls):
     desk = Desk(urls["driver"], "by-the-driver")
-    finish(desk.create(trials=3))
+    with Catalog(urls["driver"]).driving("by-the-driver"):
+        finish(desk.create(trials=3))
     assert desk.record().num_missing == 0
     Catalog(urls["driver"]).delete("by-the-driver")
     assert {found.level for found in database(urls["driver"])} == {"ok"}
@@ -92,12 +93,27 @@ def test_neither_driver_nor_dashboard_changes_more_than_rows(urls, role, stateme
 def test_the_dashboard_reads_and_writes_nothing(urls):
     finish(Desk(urls["driver"], "to-look-at").create(trials=2))
     assert len(Catalog(urls["dashboard"]).record("to-look-at").trials) == 2
-    assert schema.schema_of(urls["dashboard"]).state == "current"
+    assert [found.state for found in schema.schemas_of(urls["dashboard"])] == ["current", "current"]
     with pytest.raises(InputError, match="permission denied"):
         Catalog(urls["dashboard"]).delete("to-look-at")
+    with pytest.raises(InputError, match="permission denied"), Catalog(urls["dashboard"]).driving("to-look-at"):
+        pass
     for statement in ("DELETE FROM studies", "UPDATE trials SET number = 0", "INSERT INTO studies (study_name) VALUES ('x')"):
         with pytest.raises(ProgrammingError, match="permission denied"):
             execute(urls["dashboard"], statement)
+
+
+def test_a_driver_that_finds_no_tables_asks_for_the_owner(urls):
+    """As after an update of allocsearch, before the owner has been at it."""
+    execute(urls["owner"], "DROP TABLE allocsearch_leases, allocsearch_version")
+    try:
+        with pytest.raises(InputError, match="allocsearch db upgrade, as the owner"), Catalog(urls["driver"]).driving("any"):
+            pass
+        assert Catalog(urls["dashboard"]).names() is not None  # to read takes none of them
+    finally:
+        schema.upgrade(urls["owner"])
+    with Catalog(urls["driver"]).driving("any"):
+        pass
 
 
 def test_others_are_not_even_let_in(urls):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import time
 
@@ -24,7 +25,7 @@ def trials(cli):
     return optuna.load_study(study_name="tiny", storage=f"sqlite:///{cli.home}/studies.db").trials
 
 
-def wait_for(condition, *, seconds=120):
+def wait_for(condition, *, seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -34,13 +35,17 @@ def wait_for(condition, *, seconds=120):
     raise AssertionError("the moment to strike did not come")
 
 
-def num_complete(cli):
-    """Asked of the file itself: Optuna would make the tables that it misses, at the same time as the driver."""
+def asked(cli, query, *values):
+    """Asked of the file itself: Optuna would make the tables that it misses, at the same time as the driver. 0 before there are any."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{cli.home}/studies.db?mode=ro", uri=True)) as database:
-            return database.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0]
+            return database.execute(query, values).fetchone()[0]
     except sqlite3.OperationalError:
         return 0
+
+
+def num_complete(cli):
+    return asked(cli, "SELECT count(*) FROM trials WHERE state = 'COMPLETE'")
 
 
 def assert_whole(cli):
@@ -118,27 +123,38 @@ def test_an_interrupted_driver_says_how_to_go_on(cli, study_path):
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(cli, study_path):
-    process = cli.start("run", study_path, "--workers", 1)
+    process = cli.start("run", study_path, "--inline")
     wait_for(lambda: num_complete(cli) >= 1)
     refused = cli("resume", "tiny", "--inline", code=2)
-    assert "another process is running 'tiny'" in refused.stderr
+    assert f"process {process.pid} on {socket.gethostname()} is running 'tiny'" in refused.stderr
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert_whole(cli)
 
 
+def test_a_driver_that_slept_through_its_lease_changes_nothing_when_it_wakes(cli, study_path):
+    cli.env["ALLOCSEARCH_LEASE_SECONDS"] = "2"
+    sleeper = cli.start("run", study_path, "--inline")
+    # Within a training: in the middle of a write it would hold the file's lock.
+    wait_for(lambda: num_complete(cli) >= 1 and asked(cli, "SELECT count(*) FROM trials WHERE state = 'RUNNING'"))
+    sleeper.send_signal(signal.SIGSTOP)
+    wait_for(lambda: asked(cli, "SELECT expires_at < (julianday('now') - 2440587.5) * 86400 FROM allocsearch_leases"))
+    cli("resume", "tiny", "--inline")
+    found = assert_whole(cli)
+    sleeper.send_signal(signal.SIGCONT)
+    out, err = sleeper.communicate(timeout=300)
+    assert sleeper.returncode == 5, out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "only the driver that holds a study may write to it" in line
+    assert "Traceback" not in out + err
+    assert trials(cli) == found
+
+
 @pytest.mark.parametrize("moment", ["replicas", "random", "confirmation"])
 def test_a_driver_killed_after_the_search_loses_nothing_of_what_follows(cli, tiny_study, moment):
     def done(kind):
-        query = (
-            "SELECT count(*) FROM trials JOIN studies USING (study_id) WHERE state = 'COMPLETE' AND study_name = ?",
-            (f"tiny/{kind}" if kind else "tiny",),
-        )
-        try:
-            with contextlib.closing(sqlite3.connect(f"file:{cli.home}/studies.db?mode=ro", uri=True)) as database:
-                return database.execute(*query).fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
+        query = "SELECT count(*) FROM trials JOIN studies USING (study_id) WHERE state = 'COMPLETE' AND study_name = ?"
+        return asked(cli, query, f"tiny/{kind}" if kind else "tiny")
 
     wanted = {"replication": {"contenders": 2, "max_seeds": 3}, "confirmation": {"candidates": 2, "seeds": 2, "random_trials": 3}}
     path = tiny_study(trials=3, proxy={**PROXY, "epochs": 2}, **wanted)

@@ -37,7 +37,7 @@ def test_doctor_refuses_ray_client_and_names_a_cluster_that_does_not_answer(cli)
 
 
 def test_the_tables_are_made_once_and_then_fit(cli):
-    assert "no tables yet" in cli("db", "check").stdout
+    assert "Optuna has no tables yet" in cli("db", "check").stdout
     assert list(cli.home.iterdir()) == []
     assert "made" in cli("db", "upgrade").stdout
     assert "nothing to do" in cli("db", "upgrade").stdout
@@ -61,8 +61,8 @@ def test_an_upgrade_says_what_it_did_and_nothing_else(cli):
     connection.close()
     assert "allocsearch db upgrade" in cli("db", "check", code=1).stdout
     result = cli.process("db", "upgrade")
-    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ok", "upgrade"], ["ok", "schema"]]
-    assert "upgraded from v3.0.0.d" in result.stdout
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ok", "upgrade"], ["ok", "schema"], ["ok", "schema"]]
+    assert "Optuna's tables upgraded from v3.0.0.d" in result.stdout
     assert result.stderr == ""
 
 

@@ -99,16 +99,6 @@ def test_a_file_that_holds_something_else_is_not_shown(cli, tmp_path):
     assert "cannot be parsed" in result.stderr
 
 
-def test_the_lock_of_a_study_tells_nothing_of_the_password(tmp_path, monkeypatch):
-    """Its name is a digest, which could be guessed at; and a changed password must not let a second driver in."""
-    from allocsearch.workplace import only_driver
-
-    monkeypatch.setenv("ALLOCSEARCH_HOME", str(tmp_path))
-    first, second = (only_driver(f"postgresql://me:{password}@host/db", "mine") for password in (SECRET, "changed"))
-    with first, pytest.raises(InputError, match="one driver"), second:
-        pass
-
-
 def test_commands_take_the_database_from_the_file(cli, tmp_path):
     file = tmp_path / "url"
     file.write_text(f"sqlite:///{tmp_path}/elsewhere.db")

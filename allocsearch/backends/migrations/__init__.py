@@ -1,0 +1,1 @@
+"""How allocsearch's own tables came to be, for alembic."""
