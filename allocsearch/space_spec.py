@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from allocsearch.core.geometry import Router, Routing
-from allocsearch.core.layout import Axis, Order, PartSpace, Sharing
+from allocsearch.core.layout import SELECTORS, Axis, Order, PartSpace, Sharing
 from allocsearch.core.space import SpaceTemplate
 
 SPACE_SCHEMA: Final = "allocsearch/space/v1"
@@ -32,7 +32,10 @@ class AxisSpec(Closed):
     """Listed values, who shares them (`model`, `groups: n` or `tie: n`) and their order over the depth."""
 
     choices: tuple[Natural, ...]
-    share: Annotated[ShareSpec, BeforeValidator(lambda value: {} if value == "model" else value)] = ShareSpec()
+    share: Annotated[
+        ShareSpec,
+        BeforeValidator(lambda value: {} if value == "model" else value, json_schema_input_type=Literal["model"] | ShareSpec),
+    ] = ShareSpec()
     order: Order = "free"
 
     def axis(self) -> Axis:
@@ -94,7 +97,11 @@ class SpaceSpec(Closed):
     schema_version: Literal["allocsearch/space/v1"] = Field(alias="schema")
     name: str
     about: str = ""
-    parts: Annotated[dict[Annotated[str, AfterValidator(_selector)], PartSpec], AfterValidator(_parts)]
+    parts: Annotated[
+        dict[Annotated[str, AfterValidator(_selector)], PartSpec],
+        AfterValidator(_parts),
+        Field(json_schema_extra={"propertyNames": {"enum": list(SELECTORS)}}),
+    ]
     routing: RoutingSpec | None = None
 
     def template(self) -> SpaceTemplate:

@@ -12,18 +12,19 @@ from allocsearch import documents
 from allocsearch.core.budget import Budget
 from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
-from allocsearch.core.task import TaskSource
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
 from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
+from allocsearch.task_spec import TASK_SCHEMA, TaskSpec
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
-TASK_SCHEMA: Final = "allocsearch/task/v1"
+_STARTS: Final = (*WARM_STARTS, *SCORED_STARTS)
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 __all__ = [
     "SPACE_SCHEMA",
+    "TASK_SCHEMA",
     "Closed",
     "ConfirmationSpec",
     "Objective",
@@ -37,35 +38,6 @@ __all__ = [
     "load",
     "load_space",
 ]
-
-
-class TaskSpec(Closed):
-    """Where a task's rows come from and how they become prompts: a built-in `name`, a hub data set, or a local file."""
-
-    schema_version: Literal["allocsearch/task/v1"] = Field(default=TASK_SCHEMA, alias="schema")
-    name: str
-    hub: str | None = None
-    config: str | None = None
-    revision: str | None = None
-    split: str = "train"
-    test_split: str | None = None
-    path: str | None = None
-    test_path: str | None = None
-    template: str | None = None
-    choices: tuple[str, ...] | None = None
-    choices_column: str | None = None
-    label_column: str | None = None
-    answer_column: str | None = None
-    max_rows: Positive | None = None
-
-    def source(self) -> TaskSource:
-        """As a core value."""
-        return TaskSource(**self.model_dump(exclude={"schema_version"}))
-
-    @model_validator(mode="after")
-    def _is_a_task(self) -> "TaskSpec":
-        self.source()
-        return self
 
 
 class ProxySpec(Closed):
@@ -120,14 +92,18 @@ def _as_budget(text: str) -> str:
 
 
 def _as_warm_start(name: str) -> str:
-    known = (*WARM_STARTS, *SCORED_STARTS)
-    if name not in known:
-        raise ValueError(f"a warm start must be one of {shown(known, limit=20)}")
+    if name not in _STARTS:
+        raise ValueError(f"a warm start must be one of {shown(_STARTS, limit=20)}")
     return name
 
 
 def _as_task(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
+
+
+def _as_read(value: Any) -> Any:
+    """What a file may name was read before; this tells its JSON schema so."""
+    return value
 
 
 class StudySpec(Closed):
@@ -138,8 +114,8 @@ class StudySpec(Closed):
     about: str = ""
     model: str
     revision: str | None = None
-    task: Annotated[TaskSpec, BeforeValidator(_as_task)]
-    space: SpaceSpec
+    task: Annotated[TaskSpec, BeforeValidator(_as_task, json_schema_input_type=str | TaskSpec)]
+    space: Annotated[SpaceSpec, BeforeValidator(_as_read, json_schema_input_type=str | SpaceSpec)]
     budget: Annotated[str, AfterValidator(_as_budget)]
     objective: Objective = "pareto"
     trials: Positive = 50
@@ -159,7 +135,7 @@ class StudySpec(Closed):
         1.0,
     )
     # Those that mean nothing under the study's router are passed over.
-    warm_starts: tuple[Annotated[str, AfterValidator(_as_warm_start)], ...] = (
+    warm_starts: tuple[Annotated[str, AfterValidator(_as_warm_start), Field(json_schema_extra={"enum": list(_STARTS)})], ...] = (
         "uniform",
         "mola-2468",
         "mola-8642",

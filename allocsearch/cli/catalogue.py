@@ -1,5 +1,6 @@
 """`cost`, `spaces`, `studies`, `models` and `validate`: what there is, and what it means."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,8 +91,25 @@ def pull(name: Annotated[str, typer.Argument(help="A built-in model.")], as_json
 
 
 @app.command(epilog="Example: allocsearch validate my-study.yaml")
-def validate(file: Annotated[str, typer.Argument(help="A study, a space, a task or an exported config.")], as_json: Json = False) -> None:
+def validate(
+    file: Annotated[str | None, typer.Argument(help="A study, a space, a task or an exported config.", show_default=False)] = None,
+    *,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Print a JSON schema instead: study, space, task, export, or output-COMMAND.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check a YAML file; an error says the line and the remedy."""
+    if (file is None) == (schema is None):
+        raise InputError("validate needs a FILE to check, or --schema with the name of a schema to print, and not both")
+    if file is None:
+        from allocsearch import json_schemas  # noqa: PLC0415
+
+        sys.stdout.write(json_schemas.text(schema or ""))
+        return
     from allocsearch import validation  # noqa: PLC0415
 
     what = validation.validate(Path(file))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.schemas import check_output
+
 
 @pytest.fixture
 def tiny_study(tmp_path, write_study):
@@ -48,7 +50,7 @@ class Cli:
     def process(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=300)
-        return self._checked(process.returncode, out, err, code)
+        return self._checked(arguments, process.returncode, out, err, code)
 
     def __call__(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
         from allocsearch.cli import main
@@ -63,15 +65,17 @@ class Cli:
             patch.chdir(self.home)
             with pytest.raises(SystemExit) as stop:
                 main()
-        return self._checked(stop.value.code, out.getvalue(), err.getvalue(), code)
+        return self._checked(arguments, stop.value.code, out.getvalue(), err.getvalue(), code)
 
     def json(self, *arguments: object) -> dict:
         return json.loads(self(*arguments, "--json").stdout)
 
     @staticmethod
-    def _checked(found: object, out: str, err: str, code: int) -> subprocess.CompletedProcess:
+    def _checked(arguments: tuple, found: object, out: str, err: str, code: int) -> subprocess.CompletedProcess:
         assert found == code, f"exit code {found}\n{out}\n{err}"
         assert "Traceback" not in out + err
+        if "--json" in arguments and out:
+            check_output(arguments, out)
         return subprocess.CompletedProcess([], code, out, err)
 
 

@@ -1,0 +1,75 @@
+"""What the commands on a study print."""
+
+from typing import Literal
+
+from allocsearch.outputs.evidence import EvidenceOutput
+from allocsearch.outputs.rows import Count, PointRow, Share
+from allocsearch.search.calibration import Calibration
+from allocsearch.search.recommendation import Recommendation
+from allocsearch.space_spec import Closed
+
+
+class FrontOutput(Closed):
+    """`front`: the Pareto front, smallest first; `interval` says what the points' intervals cover."""
+
+    study: str
+    split: Literal["search"]
+    interval: str
+    points: tuple[PointRow, ...]
+
+
+class RunOutput(FrontOutput):
+    """`run`, `resume` and `confirm`: the front, the winner, and what the test rows say of it where it was confirmed."""
+
+    winner: PointRow
+    why: str
+    evidence: EvidenceOutput | None
+
+
+class BaseScore(Closed):
+    """The frozen base on the search rows."""
+
+    accuracy: Share
+    nll: float
+
+
+class FailedTrial(Closed):
+    """A trial that failed, and why."""
+
+    trial: Count
+    reason: str
+
+
+class StatusOutput(Closed):
+    """`status NAME`."""
+
+    study: str
+    target_trials: Count
+    missing_trials: Count
+    complete: bool
+    counts: dict[str, Count]
+    worker_seconds: float
+    wall_seconds: float
+    trials_per_hour: float | None
+    seconds_left: float | None
+    best: PointRow | None
+    frozen_base: BaseScore | None
+    failures: tuple[FailedTrial, ...]
+    model: str
+    task: str
+    space: str
+    budget: str
+
+
+class StudyNames(Closed):
+    """`status` without a name: the studies in the storage."""
+
+    studies: tuple[str, ...]
+
+
+class CalibrateOutput(Closed):
+    """`calibrate`."""
+
+    study: str
+    calibration: Calibration
+    recommendation: Recommendation
