@@ -40,8 +40,8 @@ def text(name: str) -> str:
     """
     if name not in names():
         near = get_close_matches(name, names(), n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"--schema must be one of {shown(names(), limit=40)}, but got {quoted(name)}{hint}")
+        hint = f"did you mean {near[0]!r}?" if near else "--schema list names them"
+        raise InputError(f"--schema must be one of {shown(names())}, but got {quoted(name)}: {hint}")
     return files("allocsearch").joinpath("schemas", f"{name}.json").read_text(encoding="utf-8")
 
 

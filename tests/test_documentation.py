@@ -59,7 +59,7 @@ def test_every_command_shown_is_one(text):
     from allocsearch.cli import app
 
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|", line):
+        for part in re.split(r"&&|\||>", line):
             words = shlex.split(part, comments=True)
             if not words or Path(words[0]).name != "allocsearch" or "…" in words:
                 continue

@@ -97,7 +97,9 @@ def validate(
     schema: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Print a JSON schema instead: study, space, task, export, or output-COMMAND.", show_default=False
+            metavar="NAME",
+            help="Print a JSON schema instead: study, space, task, export or output-COMMAND; `list` names them.",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -108,7 +110,7 @@ def validate(
     if file is None:
         from allocsearch import json_schemas  # noqa: PLC0415
 
-        sys.stdout.write(json_schemas.text(schema or ""))
+        sys.stdout.write("\n".join([*json_schemas.names(), ""]) if schema == "list" else json_schemas.text(schema or ""))
         return
     from allocsearch import validation  # noqa: PLC0415
 

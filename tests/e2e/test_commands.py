@@ -69,6 +69,13 @@ def test_every_shipped_document_validates(cli):
             assert "valid" in cli("validate", path).stdout
 
 
+def test_validate_prints_a_schema_or_their_names(cli):
+    assert json.loads(cli("validate", "--schema", "study").stdout)["title"] == "allocsearch study"
+    assert "output-db-check" in cli("validate", "--schema", "list").stdout.splitlines()
+    assert "not both" in cli("validate", code=2).stderr
+    assert "did you mean 'study'?" in cli("validate", "--schema", "studdy", code=2).stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [
