@@ -31,7 +31,7 @@ from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, exec
 _SCORED: Final = "scored_starts"
 _TRANSFERRED: Final = "transferred_starts"
 _NUM_TRANSFERRED: Final = 5
-_MAY_CHANGE: Final = ("trials:", "name:", "about:", "replication.", "confirmation.")
+_MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.")
 """Parts of a spec that change nothing of what was found so far."""
 
 
@@ -245,7 +245,7 @@ def _warn(catalog: Catalog, spec: StudySpec, say: Say) -> None:
 
 def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
     changes = specs.diff(record.spec, spec)
-    changes = [change for change in changes if not change.startswith("name:")]
+    changes = [change for change in changes if not change.startswith(("name:", "resources."))]
     if changes:
         return InputError(
             f"a new study needs a new name, but {record.name!r} exists with another spec ({shown(changes, limit=3)}): give --name, "

@@ -14,12 +14,14 @@ from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
+from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
 from allocsearch.task_spec import TASK_SCHEMA, TaskSpec
 
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
 _STARTS: Final = (*WARM_STARTS, *SCORED_STARTS)
+_LADDER: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 __all__ = [
@@ -122,18 +124,7 @@ class StudySpec(Closed):
     sampler: Sampler = "tpe"
     seed: Seed = 0
     routing: RoutingSpec = RoutingSpec()
-    ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-        1.0,
-    )
+    ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = _LADDER
     # Those that mean nothing under the study's router are passed over.
     warm_starts: tuple[Annotated[str, AfterValidator(_as_warm_start), Field(json_schema_extra={"enum": list(_STARTS)})], ...] = (
         "uniform",
@@ -150,6 +141,7 @@ class StudySpec(Closed):
     proxy: ProxySpec = ProxySpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     limits: LimitsSpec = LimitsSpec()
+    resources: ResourcesSpec = ResourcesSpec()
     replication: ReplicationSpec = ReplicationSpec()
     confirmation: ConfirmationSpec = ConfirmationSpec()
 
@@ -174,11 +166,12 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, how many trials it gets, or what follows them."""
+        """Sixteen hex digits of all that changes what the study finds; not its name, number of trials, resources or follow-up."""
         left_out: dict[str, Any] = {
             "name": True,
             "about": True,
             "trials": True,
+            "resources": True,
             "replication": True,
             "confirmation": True,
             "space": {"about"},

@@ -2,7 +2,8 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from allocsearch.core.ports import Executor
 from allocsearch.home import home
 from allocsearch.models import model_digest, resolve
 from allocsearch.planning import Plan
+from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.spec import StudySpec
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.training.tasks import load_task
@@ -30,6 +32,7 @@ class Options:
     address: str | None = None
     artifacts: Path | None = None
     inline: bool = False
+    resources: ResourcesSpec = field(default_factory=ResourcesSpec)
 
 
 class TooManyFailuresError(RuntimeError):
@@ -51,11 +54,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def num_workers(options: Options, num_trials: int) -> int:
+def num_workers(spec: StudySpec, options: Options) -> int:
     """Trials that would run at a time on this machine."""
-    from allocsearch.backends.ray_executor import local_resources  # noqa: PLC0415 - seconds to import
+    from allocsearch.backends.ray_resources import local_resources  # noqa: PLC0415 - imports torch
 
-    return 1 if options.inline else local_resources(options.workers, num_trials=num_trials).num_workers
+    wish = spec.resources.overridden(options.resources)
+    return 1 if options.inline else local_resources(options.workers, num_trials=spec.trials, wish=wish).num_workers or 1
 
 
 def artifacts_folder(name: str, options: Options) -> Path:
@@ -78,8 +82,20 @@ def executor_of(planned: Plan, num_trials: int, options: Options, say: Say) -> E
         from allocsearch.backends.inline_executor import InlineExecutor  # noqa: PLC0415 - see below
 
         return InlineExecutor()
-    from allocsearch.backends.ray_executor import RayExecutor, local_resources  # noqa: PLC0415 - seconds to import
+    from allocsearch.backends.ray_executor import RayExecutor  # noqa: PLC0415 - seconds to import
+    from allocsearch.backends.ray_resources import cluster_resources, local_resources  # noqa: PLC0415 - imports torch
 
-    resources = local_resources(options.workers, num_trials=num_trials)
-    say(f"starting Ray with {resources.num_workers} worker{'s' if resources.num_workers > 1 else ''} for {planned.shape.architecture}")
-    return RayExecutor(resources, address=options.address)
+    wish = planned.spec.resources.overridden(options.resources)
+    if options.address is not None:
+        say(f"joining the Ray cluster at {options.address} for {planned.shape.architecture}")
+        resources = partial(cluster_resources, num_workers=options.workers, wish=wish)
+        return RayExecutor(resources, address=options.address, paths=paths_of(planned.spec), say=say)
+    local = local_resources(options.workers, num_trials=num_trials, wish=wish)
+    say(f"starting Ray with {local.num_workers} worker{'s' if local.num_workers != 1 else ''} for {planned.shape.architecture}")
+    return RayExecutor(local)
+
+
+def paths_of(spec: StudySpec) -> tuple[str, ...]:
+    """Files and folders that every trial reads: local data, and a model that is a folder."""
+    given = (spec.task.path, spec.task.test_path, spec.model if Path(spec.model).is_absolute() else None)
+    return tuple(path for path in given if path is not None)

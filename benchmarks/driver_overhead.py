@@ -18,7 +18,8 @@ from pathlib import Path
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.inline_executor import InlineExecutor
-from allocsearch.backends.ray_executor import RayExecutor, Resources
+from allocsearch.backends.ray_executor import RayExecutor
+from allocsearch.backends.ray_resources import Resources
 from allocsearch.core.trial import Assignment, Measured, SeedScore
 from allocsearch.planning import plan
 from allocsearch.workplace import versions

@@ -10,8 +10,6 @@ from allocsearch.core.trial import Trial
 class InlineExecutor:
     """The Executor port without an engine."""
 
-    num_workers = 1
-
     def run(self, study: Study, evaluator: Evaluator, *, scheduler: Scheduler | None = None) -> Iterator[Trial]:
         """Ask, evaluate, tell, on one thread like a worker of the local default."""
         limit_threads(1)

@@ -25,7 +25,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 - after its environment
-from ray._private import ray_constants  # noqa: E402
+from ray._private import ray_constants, worker  # noqa: E402
 
 from allocsearch.core.errors import InputError  # noqa: E402
 
@@ -70,6 +70,17 @@ def _without_secrets() -> Iterator[None]:
 
 
 @contextmanager
+def _without_announcements() -> Iterator[None]:
+    """A session prints to stdout what befalls other nodes, whatever its settings: pages of it at a node's death, and into `--json`."""
+    printing = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
+
+
+@contextmanager
 def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     """A Ray session that says nothing on the terminal; one that was there before stays."""
     if ray.is_initialized():
@@ -94,6 +105,7 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
         what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
         raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
     try:
-        yield
+        with _without_announcements():
+            yield
     finally:
         ray.shutdown()

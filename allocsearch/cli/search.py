@@ -206,7 +206,7 @@ def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
     from allocsearch.workplace import num_workers  # noqa: PLC0415
 
     planned = plan(parsed)
-    workers = num_workers(options, parsed.trials)
+    workers = num_workers(parsed, options)
     seconds = seconds_of_trial(planned.shape, parsed.proxy) * -(-parsed.trials // workers)
     found = views.plan_json(planned, seconds=seconds, name=name, workers=workers)
     if as_json:

@@ -119,7 +119,8 @@ class Loading:
 class TestRay(ExecutorCases):
     @pytest.fixture
     def executor(self, ray_session):
-        from allocsearch.backends.ray_executor import RayExecutor, Resources
+        from allocsearch.backends.ray_executor import RayExecutor
+        from allocsearch.backends.ray_resources import Resources
 
         return RayExecutor(Resources(num_workers=2))
 
@@ -202,7 +203,8 @@ def _stopped(trials):
 
 
 def test_a_ray_client_address_is_refused():
-    from allocsearch.backends.ray_executor import RayExecutor, Resources
+    from allocsearch.backends.ray_executor import RayExecutor
+    from allocsearch.backends.ray_resources import Resources
 
     with pytest.raises(InputError, match="`ray://` would carry its database credentials into a remote actor") as caught:
         RayExecutor(Resources(1), address="ray://head:10001")
@@ -210,7 +212,7 @@ def test_a_ray_client_address_is_refused():
 
 
 def test_local_resources_share_the_cpus():
-    from allocsearch.backends.ray_executor import local_resources
+    from allocsearch.backends.ray_resources import local_resources
 
     cpus = len(os.sched_getaffinity(0))
     assert local_resources(1, num_trials=9).threads == cpus

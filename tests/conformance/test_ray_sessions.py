@@ -29,7 +29,8 @@ def test_closing_ends_workers_in_the_middle_of_a_trial(desk):
     """As Ctrl-C does: at once, with no process, thread or new session left behind, and the study as it was."""
     import ray
 
-    from allocsearch.backends.ray_executor import RayExecutor, Resources
+    from allocsearch.backends.ray_executor import RayExecutor
+    from allocsearch.backends.ray_resources import Resources
 
     study = desk.create(trials=4)
     running = RayExecutor(Resources(num_workers=2)).run(study, sleepy)
@@ -51,7 +52,8 @@ def test_closing_ends_workers_in_the_middle_of_a_trial(desk):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:port", "127.0.0.1:99999"])
 def test_a_cluster_that_does_not_answer_is_named(desk, monkeypatch, address):
-    from allocsearch.backends.ray_executor import RayExecutor, Resources
+    from allocsearch.backends.ray_executor import RayExecutor
+    from allocsearch.backends.ray_resources import Resources
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError) as caught:

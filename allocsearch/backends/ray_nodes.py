@@ -1,0 +1,79 @@
+"""The nodes of a cluster before a run: whether each that could train a trial has the same packages, and sees the same files.
+
+A node with another torch would train other trials than the rest, and one without the data would fail every trial that it is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from packaging.version import Version
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from allocsearch.core.errors import InputError, shown
+
+PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft")
+"""What a worker's results depend on. Ray itself compares its own version and Python's when a node joins."""
+
+_ANSWER_SECONDS: Final = 120
+_REMEDY: Final = "give all nodes one image or environment, and paths that they share"
+
+
+def package_versions() -> dict[str, str]:
+    """Of `PACKAGES` in this process, without the part that names a build: one for processors trains like one for GPUs."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = Version(metadata.version(package)).public
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def check_nodes(nodes: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> None:
+    """Ask every one of `nodes` (as Ray lists them) for its packages and for `paths`, which must be there.
+
+    A node that leaves meanwhile is passed over.
+
+    Raises:
+        InputError: one line on the nodes that cannot take part, and why.
+    """
+    asked = {_asked(node, paths): node for node in nodes}
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
+    problems = [f"node {_name(asked[answer])} does not answer" for answer in late]
+    for answer in done:
+        problems += [f"node {_name(asked[answer])} {problem}" for problem in _problems(answer)]
+    if problems:
+        raise InputError(f"every node must be able to train a trial, but {shown(problems, limit=3)}: {_REMEDY}")
+
+
+def _problems(answer: Any) -> list[str]:
+    try:
+        versions, missing = ray.get(answer, timeout=1)
+    except (GetTimeoutError, ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return []  # it has left
+    except RayError as error:
+        return [f"cannot run allocsearch ({_last_line(error)})"]
+    mine = package_versions()
+    wrong = [f"has {package} {versions[package]}, not {mine[package]}" for package in PACKAGES if versions[package] != mine[package]]
+    return wrong + [f"does not see {path}" for path in missing]
+
+
+def _asked(node: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(_facts).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(list(paths))
+
+
+def _facts(paths: list[str]) -> tuple[dict[str, str], list[str]]:
+    return package_versions(), [path for path in paths if not Path(path).exists()]
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node["NodeManagerAddress"])
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
