@@ -59,8 +59,9 @@ class Beside:
             return
         self.say(f"{kind}: {len(missing)} trainings")
         executor = executor_of(self.plan, len(missing), self.options, self.say)
-        done = 0
-        for trial in executor.run(study, replace(self.evaluator, prefix=f"{self.name}-{kind}")):
+        done, evaluator = 0, replace(self.evaluator, prefix=f"{self.name}-{kind}")
+        for trial in executor.run(study, evaluator):
+            evaluator.forget(trial)
             done += trial.outcome is not None
             yield StageTrial(kind, trial, done, len(missing))
         if study.failure_report is not None:

@@ -91,6 +91,7 @@ class Run:
         for trial in executor.run(self._study, self._evaluator, scheduler=halving(self.plan.spec)):
             if trial.outcome is not None:
                 self.pace.count()
+            self._evaluator.forget(trial)
             if isinstance(trial.outcome, Measured):
                 self._keep_the_fronts_weights()
             self._board.refresh()

@@ -82,9 +82,10 @@ class ProxySpec(Closed):
 
 
 class LimitsSpec(Closed):
-    """When to try again and when to give up."""
+    """When to try again and when to give up. A trial under way is kept every `checkpoint_seconds`; null: never."""
 
     max_attempts: Positive = 3
+    checkpoint_seconds: Annotated[float, Field(ge=0)] | None = 120.0
     max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 

@@ -21,7 +21,10 @@ class TableEvaluator(ProxyEvaluator):
 
     tested: list[SeedScore] = field(default_factory=list)
 
-    def _keep(self, adapted: Any, assignment: Assignment) -> str:
+    def checkpoint(self, assignment: Assignment) -> None:
+        """None: each training is short, and a table that is broken off goes on after its last part."""
+
+    def keep(self, adapted: Any, assignment: Assignment) -> str:
         self.tested[:] = [self.bench.score(adapted.model, seed=assignment.seeds[0], split="test")]
         return ""
 

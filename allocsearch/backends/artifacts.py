@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -22,12 +23,15 @@ class FolderArtifacts:
     folder: Path
 
     def write(self, name: str, file: Path) -> None:
-        """Store a copy of `file` under `name`; a reader never sees half of it."""
+        """Store a copy of `file` under `name`; a reader never sees half of it, also where two write at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = f"{name}.part"
-        with file.open("rb") as stream:
-            self._store().write(draft, stream)
-        (self.folder / draft).replace(self.folder / name)
+        draft = self.folder / f"{name}.{uuid4().hex}.part"
+        try:
+            with file.open("rb") as stream:
+                self._store().write(draft.name, stream)
+            draft.replace(self.folder / name)
+        finally:
+            draft.unlink(missing_ok=True)  # a disk that is full must not stay so for half a file
 
     def read(self, name: str, file: Path) -> None:
         """Copy what is stored under `name` to `file`."""

@@ -4,22 +4,26 @@ All allocations of a study share, per seed, the training rows, their order and t
 two allocations share them. The seed moves the NLL several times as much as the allocation does; most of that cancels in pairs.
 
 A trial that runs out of memory is trained once more, with its batches dealt out over passes of a few rows. What that changes is said in
-`accumulation`. Where even that does not fit, the allocation is infeasible on this device.
+`accumulation`. Where even that does not fit, the allocation is infeasible on this device. A trial that was broken off by its worker's death
+goes on from its checkpoint.
 """
 
 import os
 import socket
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import torch
 
 from allocsearch.core.ports import ArtifactStore, Report
-from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, SeedScore, Stopped
+from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, Stopped, Trial
 from allocsearch.spec import StudySpec
 from allocsearch.training import bench, memory
 from allocsearch.training.proxy import Adapted, NonFiniteError, StoppedEarly
+from allocsearch.training.trial_checkpoint import Progress, TrialCheckpoint, identity
 
 _PASSES_WITH_LITTLE_MEMORY: Final = 8
 """Activations shrink to an eighth. Weights and optimiser state stay, so many more passes would cost time and save little."""
@@ -32,7 +36,7 @@ class ProxyEvaluator:
     Attributes:
         spec: the study's.
         model: a folder or a hub id, already fetched.
-        artifacts: where to leave trained weights; None keeps none.
+        artifacts: where to leave trained weights, and checkpoints of the trials under way; None keeps none.
         prefix: of the weights' names, unique to the study.
     """
 
@@ -43,70 +47,119 @@ class ProxyEvaluator:
 
     def __call__(self, assignment: Assignment, report: Report) -> Outcome:
         """Train every seed and score it on the search rows."""
-        started = time.perf_counter()
-        outcome = self._outcome(assignment, report, num_passes=1, started=started)
-        if isinstance(outcome, Infeasible):
+        kept = self.checkpoint(assignment)
+        attempt = _Attempt(self, assignment, report, kept, (kept and kept.read()) or Progress())
+        outcome = attempt.run()
+        if isinstance(outcome, Infeasible) and attempt.progress.num_passes == 1:
             memory.release()
-            outcome = self._outcome(assignment, report, num_passes=_PASSES_WITH_LITTLE_MEMORY, started=started)
-            memory.release()
+            if kept is not None:
+                kept.remove()
+            again = Progress(num_passes=_PASSES_WITH_LITTLE_MEMORY, seconds=outcome.seconds)
+            outcome = _Attempt(self, assignment, report, kept, again).run()
+        if kept is not None:
+            kept.remove()
         return outcome
 
-    def _outcome(self, assignment: Assignment, report: Report, *, num_passes: int, started: float) -> Outcome:
-        """One try; `Infeasible` where memory did not suffice."""
-        rungs: list[RungScore] = []
-        worker = f"{socket.gethostname()}/{os.getpid()}"
+    def checkpoint(self, assignment: Assignment) -> TrialCheckpoint | None:
+        """Where the trial is kept while it runs; None where there is no place for it."""
+        if self.artifacts is None:
+            return None
+        own = identity(assignment, study=self.spec.digest, model=self.model)
+        name = self._name(assignment.number, ".checkpoint")
+        return TrialCheckpoint(self.artifacts, name, own, every_seconds=self.spec.limits.checkpoint_seconds)
 
-        def at_rung(rung: RungScore) -> bool:
-            rungs.append(rung)
-            return report(rung)
+    def forget(self, trial: Trial) -> None:
+        """Remove the checkpoint of a trial that ended without its worker's doing."""
+        if isinstance(trial.outcome, Failed) and self.artifacts is not None:
+            self.artifacts.remove(self._name(trial.number, ".checkpoint"))
 
-        try:
-            own = bench.bench_of(self.spec, self.model)
-            base = own.base_score(assignment.split, num_passes=num_passes) if assignment.score_base else None
-            scores, artifact, statistics = self._trained(own, assignment, at_rung, num_passes=num_passes)
-        except StoppedEarly:
-            return Stopped(tuple(rungs), time.perf_counter() - started, worker)
-        except NonFiniteError as error:
-            return Failed(str(error), time.perf_counter() - started, worker)
-        except Exception as error:
-            if not memory.is_out_of_memory(error):
-                raise
-            reason = f"out of memory in passes of {self._micro_batch(num_passes)} rows: {' '.join(str(error).split())}"[:300]
-            return Infeasible(reason, time.perf_counter() - started, worker)
-        return Measured(scores, time.perf_counter() - started, worker, artifact, base, tuple(rungs), statistics)
-
-    def _trained(
-        self, own: bench.Bench, assignment: Assignment, report: Report, *, num_passes: int
-    ) -> tuple[tuple[SeedScore, ...], str | None, dict[str, float]]:
-        """A score per seed, the name of the first one's weights, and what was noted on the way."""
-        scores: list[SeedScore] = []
-        artifact = None
-        statistics: dict[str, float] = {"micro_batch": self._micro_batch(num_passes)}
-        for seed in assignment.seeds:
-            with _adapted(own, assignment, seed, num_passes=num_passes) as adapted:
-                adapted.train(report)
-                if self.spec.proxy.router_statistics and not scores:
-                    scored, noted = adapted.score_and_watch()
-                    statistics |= noted
-                else:
-                    scored = adapted.score()
-                scores.append(scored)
-                if artifact is None and assignment.keep_weights and self.artifacts is not None:
-                    artifact = self._keep(adapted, assignment)
-        return tuple(scores), artifact, statistics
-
-    def _micro_batch(self, num_passes: int) -> int:
-        """Rows in the largest pass."""
-        return -(-self.spec.proxy.batch_size // num_passes)
-
-    def _keep(self, adapted: Adapted, assignment: Assignment) -> str:
+    def keep(self, adapted: Adapted, assignment: Assignment) -> str:
         """Store the first seed's weights, under a name that a second attempt overwrites."""
-        name = f"{self.prefix}-trial-{assignment.number:06d}.safetensors"
+        name = self._name(assignment.number)
         with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
             adapted.model.save_pretrained(folder)
             assert self.artifacts is not None
             self.artifacts.write(name, Path(folder) / "adapter_model.safetensors")
         return name
+
+    def _name(self, number: int, of: str = "") -> str:
+        return f"{self.prefix}-trial-{number:06d}{of}.safetensors"
+
+
+class _Attempt:
+    """One try at a trial, from where an earlier one was broken off.
+
+    Attributes:
+        progress: what there is to show so far.
+    """
+
+    def __init__(
+        self, evaluator: ProxyEvaluator, assignment: Assignment, report: Report, kept: TrialCheckpoint | None, progress: Progress
+    ) -> None:
+        self.progress = progress
+        self._evaluator, self._assignment, self._report, self._kept = evaluator, assignment, report, kept
+        self._started = time.perf_counter()
+
+    def run(self) -> Outcome:
+        """Train what is missing; `Infeasible` where memory did not suffice."""
+        worker = f"{socket.gethostname()}/{os.getpid()}"
+        try:
+            self._train()
+        except StoppedEarly:
+            return Stopped(self.progress.rungs, self._seconds, worker)
+        except NonFiniteError as error:
+            return Failed(str(error), self._seconds, worker)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            reason = f"out of memory in passes of {self._micro_batch} rows: {' '.join(str(error).split())}"[:300]
+            return Infeasible(reason, self._seconds, worker)
+        done = self.progress
+        return Measured(done.scores, self._seconds, worker, done.artifact, done.base, done.rungs, done.statistics)
+
+    def restore(self, model: Any, optimiser: torch.optim.Optimizer) -> int:
+        """See `Keeper`."""
+        return 0 if self._kept is None else self._kept.restore(model, optimiser)
+
+    def step_done(self, step: int, model: Any, optimiser: torch.optim.Optimizer) -> None:
+        """See `Keeper`."""
+        if self._kept is not None:
+            self._kept.step_done(step, model, optimiser, replace(self.progress, seconds=self._seconds))
+
+    def _train(self) -> None:
+        for rung in self.progress.rungs:
+            self._report(rung)  # a new referee has not heard of them; that the trial went on from there is settled
+        self._note(statistics={"micro_batch": self._micro_batch, **self.progress.statistics})
+        own = bench.bench_of(self._evaluator.spec, self._evaluator.model)
+        if self._assignment.score_base and self.progress.base is None:
+            self._note(base=own.base_score(self._assignment.split, num_passes=self.progress.num_passes))
+        for seed in self._assignment.seeds[len(self.progress.scores) :]:
+            with _adapted(own, self._assignment, seed, num_passes=self.progress.num_passes) as adapted:
+                adapted.train(self._at_rung, self)
+                self._score(adapted)
+
+    def _score(self, adapted: Adapted) -> None:
+        evaluator, first = self._evaluator, not self.progress.scores
+        scored, noted = adapted.score_and_watch() if first and evaluator.spec.proxy.router_statistics else (adapted.score(), {})
+        if first and self._assignment.keep_weights and evaluator.artifacts is not None:
+            self._note(artifact=evaluator.keep(adapted, self._assignment))
+        self._note(scores=(*self.progress.scores, scored), statistics={**self.progress.statistics, **noted})
+
+    def _at_rung(self, rung: RungScore) -> bool:
+        self._note(rungs=(*self.progress.rungs, rung))
+        return self._report(rung)
+
+    def _note(self, **changes: Any) -> None:
+        self.progress = replace(self.progress, **changes)
+
+    @property
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.perf_counter() - self._started
+
+    @property
+    def _micro_batch(self) -> int:
+        """Rows in the largest pass."""
+        return -(-self._evaluator.spec.proxy.batch_size // self.progress.num_passes)
 
 
 def _adapted(own: bench.Bench, assignment: Assignment, seed: int, *, num_passes: int) -> Adapted:

@@ -4,7 +4,8 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from peft import get_peft_model
@@ -31,6 +32,18 @@ class StoppedEarly(Exception):  # noqa: N818 - an outcome, not an error
     """The scheduler ended the trial at a rung."""
 
 
+class Keeper(Protocol):
+    """Keeps a training that may be broken off."""
+
+    def restore(self, model: Any, optimiser: torch.optim.Optimizer) -> int:
+        """Put back what an earlier attempt had come to; returns how many steps are done."""
+        ...
+
+    def step_done(self, step: int, model: Any, optimiser: torch.optim.Optimizer) -> None:
+        """Take note, after a step and the report at it."""
+        ...
+
+
 class Training:
     """A model in training on one seed's rows. Subclasses put the trained parts on, and take them off again at the end."""
 
@@ -48,30 +61,34 @@ class Training:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def train(self, report: Callable[[RungScore], bool]) -> None:
+    def train(self, report: Callable[[RungScore], bool], keeper: Keeper | None = None) -> None:
         """Raises `NonFiniteError` at the first step whose loss is not finite, and `StoppedEarly` where a rung says so."""
         proxy, bench = self._bench.proxy, self._bench
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not parameters:
             return  # a frozen allocation has nothing to train
         optimiser = torch.optim.AdamW(parameters, lr=proxy.learning_rate, weight_decay=proxy.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_up_then_decay(proxy.num_steps, proxy.warmup_share))
+        done = 0 if keeper is None else keeper.restore(self.model, optimiser)
+        factor = warm_up_then_decay(proxy.num_steps, proxy.warmup_share)
         encoded = bench.train_encoded(self._seed)
         self.model.train()
         order = batches(len(encoded), proxy.batch_size, seed=self._seed, num_steps=proxy.num_steps)
-        for step, rows in enumerate(order, start=1):
+        for step, rows in enumerate(islice(order, done, None), start=done + 1):
             loss = self._backward([encoded[row] for row in rows])
             if not math.isfinite(loss):
                 raise NonFiniteError(f"the loss must be finite, but it is {loss} at step {step} of seed {self._seed}")
             torch.nn.utils.clip_grad_norm_(parameters, proxy.max_grad_norm)
+            for group in optimiser.param_groups:
+                group["lr"] = proxy.learning_rate * factor(step - 1)
             optimiser.step()
-            schedule.step()
             optimiser.zero_grad(set_to_none=True)
             if step in self._rungs and step < proxy.num_steps:
                 at = self.score()
                 if not report(RungScore(self._seed, step, at.accuracy, at.mean_nll)):
                     raise StoppedEarly
                 self.model.train()
+            if keeper is not None:
+                keeper.step_done(step, self.model, optimiser)
 
     def _backward(self, batch: Sequence[EncodedExample]) -> float:
         """Gradients of the batch's loss, which is returned, the balance loss included."""

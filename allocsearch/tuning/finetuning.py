@@ -15,12 +15,13 @@ from allocsearch.core.errors import InputError
 from allocsearch.exported import ExportedConfig
 from allocsearch.models import LoadedBase, load_base, model_digest, resolve
 from allocsearch.spec import TaskSpec
+from allocsearch.training import checkpoint
 from allocsearch.training.adapter import adapter_config
 from allocsearch.training.classify import draw_head, num_classes
 from allocsearch.training.examples import Task
 from allocsearch.training.objective import Objective
 from allocsearch.training.tasks import load_task
-from allocsearch.tuning import checkpoint, folder
+from allocsearch.tuning import folder
 from allocsearch.tuning.evaluation import MAX_NEW_TOKENS, Evaluation, evaluated
 from allocsearch.tuning.loop import Checkpoints, Progress, Trainer
 from allocsearch.tuning.settings import Settings, check_same, identity

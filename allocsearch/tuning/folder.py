@@ -9,7 +9,7 @@ import yaml
 
 from allocsearch.core.errors import InputError
 from allocsearch.exported import ExportedConfig
-from allocsearch.tuning import checkpoint
+from allocsearch.training import checkpoint
 from allocsearch.tuning.card import card, versions
 from allocsearch.tuning.evaluation import Evaluation
 from allocsearch.tuning.settings import Settings

@@ -16,12 +16,12 @@ import torch
 
 from allocsearch.core.errors import InputError
 from allocsearch.moelora import balance_loss
+from allocsearch.training import checkpoint
 from allocsearch.training.accumulation import dealt
 from allocsearch.training.collate import EncodedExample
 from allocsearch.training.objective import Objective
 from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches
-from allocsearch.tuning import checkpoint
 from allocsearch.tuning.settings import MAX_GRAD_NORM, WARMUP_SHARE, WEIGHT_DECAY, Settings
 
 
@@ -67,7 +67,7 @@ class Trainer:
     def train(self, kept: Checkpoints, *, resume: bool, report: Callable[[Progress], None]) -> float | None:
         """Train to the last step; returns its loss, or None where the checkpoint was already there."""
         optimiser = torch.optim.AdamW(self._parameters, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
-        done = checkpoint.restore(kept.path, self.model, optimiser) if resume else 0
+        done = checkpoint.restore(checkpoint.load(kept.path), self.model, optimiser) if resume else 0
         wrapped = self.accelerator.prepare_model(self.model) if self.accelerator.num_processes > 1 else self.model
         num_steps = self.settings.num_steps(len(self.encoded))
         factor = warm_up_then_decay(num_steps, WARMUP_SHARE)

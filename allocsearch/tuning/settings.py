@@ -1,5 +1,6 @@
 """How the final training runs, and which of its settings a checkpoint insists on."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -71,7 +72,7 @@ def identity(settings: Settings, exported: ExportedConfig, *, task_digest: str, 
     }
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+def check_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
     """Refuse to continue another training.
 
     Raises:

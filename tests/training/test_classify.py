@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from allocsearch import spec as specs
+from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.errors import InputError
@@ -64,21 +64,11 @@ def write(tiny_encoder, write_study, tmp_path):
     return written
 
 
-class Folder:
-    """The ArtifactStore port, for tests."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def write(self, name, file):
-        (self.folder / name).write_bytes(Path(file).read_bytes())
-
-
 @pytest.fixture
 def evaluator(write, tmp_path):
     def make(**overrides):
         spec = specs.load(str(write(**overrides)))
-        return ProxyEvaluator(spec, spec.model, Folder(tmp_path), prefix="t")
+        return ProxyEvaluator(spec, spec.model, FolderArtifacts(tmp_path), prefix="t")
 
     return make
 

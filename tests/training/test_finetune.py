@@ -1,11 +1,10 @@
 """The proxy on the tiny model: what it shares between allocations, what it repeats, and every way that it ends."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from allocsearch import spec as specs
+from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, Stopped
@@ -19,23 +18,13 @@ from allocsearch.training.finetune import ProxyEvaluator
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-class Folder:
-    """The ArtifactStore port, for tests."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, name, file):
-        (self.folder / name).write_bytes(Path(file).read_bytes())
-
-
 @pytest.fixture
 def evaluator(tmp_path, write_study):
     """Makes an evaluator for a study on the tiny model."""
 
     def make(**overrides):
         spec = specs.load(str(write_study(tmp_path / "study.yaml", **overrides)))
-        return ProxyEvaluator(spec, spec.model, Folder(tmp_path), prefix="t")
+        return ProxyEvaluator(spec, spec.model, FolderArtifacts(tmp_path), prefix="t")
 
     return make
 

@@ -11,8 +11,9 @@ import yaml
 
 from allocsearch.core.errors import InputError
 from allocsearch.exported import ConfirmationRecord
+from allocsearch.training import checkpoint
 from allocsearch.training.tasks import load_task
-from allocsearch.tuning import checkpoint, publishing, sources
+from allocsearch.tuning import publishing, sources
 from allocsearch.tuning.card import card, versions
 from allocsearch.tuning.evaluation import evaluate
 from allocsearch.tuning.finetuning import Request, train

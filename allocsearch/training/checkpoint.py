@@ -1,0 +1,100 @@
+"""A training in one safetensors file: the trained parameters, AdamW's two moments of each, and how many steps are done.
+
+The order of the rows and the learning rate are functions of the seed and the step, and nothing of ours is drawn at random during training.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from allocsearch.core.errors import InputError
+
+FILE: Final = "checkpoint.safetensors"
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint that has been read whole.
+
+    Attributes:
+        step: how many steps are done.
+        identity: what a training must share with it to go on from it.
+        notes: what else was kept, as JSON values.
+        tensors: by kind and parameter, on the CPU.
+    """
+
+    step: int
+    identity: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+
+
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """By name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save(
+    path: Path,
+    model: Any,
+    optimiser: torch.optim.Optimizer,
+    *,
+    step: int,
+    identity: Mapping[str, Any],
+    notes: Mapping[str, Any] | None = None,
+    extra: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Replace the checkpoint at `path`; a death while writing leaves the one before."""
+    tensors = dict(extra or {})
+    for name, parameter in trained_parameters(model).items():
+        tensors[f"parameter/{name}"] = parameter.detach().contiguous()
+        for moment in _MOMENTS:
+            if parameter in optimiser.state:
+                tensors[f"{moment}/{name}"] = optimiser.state[parameter][moment].contiguous()
+    draft = path.with_name(f".{path.name}.part")
+    header = {"step": str(step), "identity": json.dumps(identity), "notes": json.dumps(notes or {})}
+    save_file(tensors, draft, metadata=header)
+    with draft.open("rb") as written:
+        os.fsync(written.fileno())
+    draft.replace(path)
+
+
+def load(path: Path) -> Stored:
+    """Read a checkpoint whole, so that one which breaks off half-way changes nothing.
+
+    Raises:
+        InputError: where there is no checkpoint, or it is damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"a resumed training must have a checkpoint, but {path} is not there: leave --resume out")
+    try:
+        with safe_open(path, "pt") as stored:
+            header = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
+            return Stored(int(header["step"]), json.loads(header["identity"]), json.loads(header.get("notes", "{}")), tensors)
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"a checkpoint must be whole, but {path} is not ({error}): remove it and leave --resume out") from error
+
+
+def read_identity(path: Path) -> Mapping[str, Any]:
+    """What `save` was told; raises as `load` does."""
+    return load(path).identity
+
+
+@torch.no_grad()
+def restore(stored: Stored, model: Any, optimiser: torch.optim.Optimizer) -> int:
+    """Put parameters and moments back; returns the number of steps that are done."""
+    for name, parameter in trained_parameters(model).items():
+        parameter.copy_(stored.tensors[f"parameter/{name}"])
+        if f"exp_avg/{name}" in stored.tensors:
+            moments = {moment: stored.tensors[f"{moment}/{name}"].to(parameter.device) for moment in _MOMENTS}
+            optimiser.state[parameter] = {"step": torch.tensor(float(stored.step)), **moments}
+    return stored.step
