@@ -1,5 +1,6 @@
 """Studies and plans as JSON documents: what `--json` prints, and what tables are drawn from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost, layer_costs
 from allocsearch.core.geometry import ModelShape, Routing
-from allocsearch.core.trial import Failed, Infeasible
+from allocsearch.core.trial import Failed, Infeasible, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Point
@@ -109,11 +110,19 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "frozen_base": None if record.base is None else {"accuracy": record.base.accuracy, "nll": record.base.mean_nll},
         "failures": failures,
         "infeasible": infeasible,
+        "stopped_at": _stopped_at(record.trials),
+        "retried": [{"trial": trial.number, "attempt": trial.attempt} for trial in record.trials if trial.attempt > 1],
         "model": record.spec.model,
         "task": record.spec.task.name,
         "space": record.spec.space.name,
         "budget": record.spec.budget,
     }
+
+
+def _stopped_at(trials: Sequence[Trial]) -> dict[str, int]:
+    """How many trials were stopped at each rung, by its training step."""
+    steps = [trial.outcome.rungs[-1].step for trial in trials if isinstance(trial.outcome, Stopped) and trial.outcome.rungs]
+    return {str(step): count for step, count in sorted(Counter(steps).items())}
 
 
 def _max_trainings_after(plan: "Plan") -> dict[str, int]:

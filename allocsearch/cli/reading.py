@@ -1,13 +1,16 @@
 """`status`, `front` and `export`: what a study has found. They work while it runs."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json, say
 from allocsearch.core.errors import InfeasibleError
+
+_NUM_RETRIED: Final = 5
 
 
 @app.command(epilog="Example: allocsearch status quickstart")
@@ -47,11 +50,22 @@ def status(
         terminal.out.print(
             f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}", markup=False
         )
-    for state, word in (("failures", "failed"), ("infeasible", "is infeasible")):
-        for vain in found[state][-3:]:
-            terminal.out.print(f"trial {vain['trial']} {word}: {vain['reason']}", markup=False)
+    for line in _ends(found):
+        terminal.out.print(line, markup=False)
     if not found["complete"]:
         say(f"if no driver is running it, continue with: allocsearch resume {name}")
+
+
+def _ends(found: dict[str, Any]) -> Iterator[str]:
+    """How trials ended that did not finish, and which ran again."""
+    for step, count in found["stopped_at"].items():
+        yield f"stopped at step {step}: {count}"
+    if found["retried"]:
+        again = ", ".join(f"trial {one['trial']} (attempt {one['attempt']})" for one in found["retried"][-_NUM_RETRIED:])
+        yield f"lost and dispatched again: {again}"
+    for state, word in (("failures", "failed"), ("infeasible", "is infeasible")):
+        for vain in found[state][-3:]:
+            yield f"trial {vain['trial']} {word}: {vain['reason']}"
 
 
 @app.command(epilog="Example: allocsearch front quickstart --json")

@@ -40,6 +40,13 @@ class FailedTrial(Closed):
     reason: str
 
 
+class RetriedTrial(Closed):
+    """A trial that was dispatched more than once, since its worker or its driver had died."""
+
+    trial: Count
+    attempt: Count
+
+
 class StatusOutput(Closed):
     """`status NAME`."""
 
@@ -55,6 +62,9 @@ class StatusOutput(Closed):
     best: PointRow | None
     frozen_base: BaseScore | None
     failures: tuple[FailedTrial, ...]
+    infeasible: tuple[FailedTrial, ...]
+    stopped_at: dict[str, Count]
+    retried: tuple[RetriedTrial, ...]
     model: str
     task: str
     space: str

@@ -13,6 +13,7 @@ from allocsearch.backends.catalog import Catalog
 from allocsearch.core.budget import Budget, cost
 from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, RungScore, SeedScore, Stopped
 from allocsearch.spec import Sampler
+from allocsearch.views import status_json
 from tests.conformance.toy import BASE, NARROW, ROUTING, ROWS, SHAPE, allocation, finish, measured, proposals_of, score_of
 
 SAMPLERS = get_args(Sampler)
@@ -87,6 +88,7 @@ class StudyCases:
         assert finish(study) == [1, 2]
         assert states(desk) == {TrialState.COMPLETE: 3}
         assert desk.record().trials[0].attempt == 2
+        assert status_json(desk.record())["retried"] == [{"trial": 0, "attempt": 2}]
 
     def test_a_trial_that_is_lost_too_often_fails(self, desk):
         study = desk.create(trials=2, limits={"max_attempts": 3})

@@ -26,7 +26,10 @@ def test_stopped_trials_are_counted_shown_and_never_exported(cli, halved, tmp_pa
     assert all(trial.user_attrs["origin"] == "random" for trial in stopped)
     assert all([rung[1] for rung in trial.user_attrs["rungs"]] == [1, 2] for trial in stopped)
     assert all("artifact" not in trial.user_attrs for trial in stopped)
-    counts = cli.json("status", "tiny")["counts"]
+    status = cli.json("status", "tiny")
+    assert status["stopped_at"] == {"2": len(stopped)}
+    assert f"stopped at step 2: {len(stopped)}" in cli("status", "tiny").stdout
+    counts = status["counts"]
     assert counts == {"finished": 9 - len(stopped), "stopped": len(stopped), "infeasible": 0, "failed": 0, "running": 0, "waiting": 0}
     for trial in stopped:
         (line,) = [line for line in ran.stderr.splitlines() if line.startswith(f"trial {trial.number:>3} ")]
