@@ -122,7 +122,7 @@ class StudySpec(Closed):
     budget: Annotated[str, AfterValidator(_as_budget)]
     objective: Objective = "pareto"
     trials: Positive = 50
-    sampler: Sampler = "tpe"
+    sampler: Sampler = "random"
     seed: Seed = 0
     routing: RoutingSpec = RoutingSpec()
     ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = _LADDER

@@ -10,7 +10,7 @@ from allocsearch.search.racing import Rules, race
 from allocsearch.search.replicates import Replicated
 
 CONTENDERS = ReplicationSpec.model_fields["contenders"].default
-RACED = ("random-feasible", "TPE + warm starts (default)", "evolution")
+RACED = ("random-feasible", "random-feasible + warm starts (default)", "TPE + warm starts", "evolution")
 
 
 def ablation(table, setting, num_repetitions):

@@ -33,16 +33,18 @@ STRATEGIES = {
     "NSGA-II": Strategy("nsga2"),
     "evolution": Strategy("evolution"),
     "ASHA, one metric": Strategy("random", halving="asha"),
-    "TPE + warm starts (default)": Strategy("tpe", warm=True),
+    "random-feasible + warm starts (default)": Strategy("random", warm=True),
+    "TPE + warm starts": Strategy("tpe", warm=True),
     "TPE + warm starts + halving": Strategy("tpe", warm=True, halving="ours"),
     "evolution + warm starts": Strategy("evolution", warm=True),
     "evolution + warm starts + halving": Strategy("evolution", warm=True, halving="ours"),
     "evolution + halving": Strategy("evolution", halving="ours"),
 }
 ABLATIONS = (
-    ("warm starts, TPE", "TPE + warm starts (default)", "TPE"),
+    ("warm starts, random-feasible", "random-feasible + warm starts (default)", "random-feasible"),
+    ("warm starts, TPE", "TPE + warm starts", "TPE"),
     ("warm starts, evolution", "evolution + warm starts", "evolution"),
-    ("scheduling, TPE", "TPE + warm starts + halving", "TPE + warm starts (default)"),
+    ("scheduling, TPE", "TPE + warm starts + halving", "TPE + warm starts"),
     ("scheduling, evolution", "evolution + halving", "evolution"),
 )
 """What is ablated, the strategy with it, the strategy without it."""

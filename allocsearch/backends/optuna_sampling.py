@@ -51,7 +51,7 @@ class SamplerMirror:
             create_trial(state=TrialState.RUNNING, params=dict(params), distributions=self.distributions, system_attrs=dict(notes))
         )
 
-    def finish(self, number: int, state: TrialState, values: Sequence[float] | None, notes: Mapping[str, Any]) -> None:
+    def finish(self, number: int, state: TrialState, values: Sequence[float] | None, notes: Mapping[str, Any] | None = None) -> None:
         """Trial `number` ended. A trial that the space does not express was never started here, and is passed over.
 
         `notes` are system attributes, such as the constraint that an infeasible trial breaks.
@@ -59,7 +59,7 @@ class SamplerMirror:
         mirrored = self._mirrored.pop(number, None)
         if mirrored is not None:
             trial_id = self._study.get_trials(deepcopy=False)[mirrored]._trial_id  # noqa: SLF001 - the study is this object's own
-            for key, value in notes.items():
+            for key, value in (notes or {}).items():
                 self._study._storage.set_trial_system_attr(trial_id, key, value)  # noqa: SLF001 - as above
             self._study.tell(mirrored, values=list(values) if values is not None else None, state=state)
 
@@ -69,7 +69,7 @@ class SamplerMirror:
             return
         self.start(trial.number, trial.params, _notes_of(trial))
         if trial.state.is_finished():
-            self.finish(trial.number, trial.state, trial.values if trial.state == TrialState.COMPLETE else None, {})
+            self.finish(trial.number, trial.state, trial.values if trial.state == TrialState.COMPLETE else None)
 
 
 def candidates(

@@ -29,7 +29,7 @@ class SobolSequence:
     def start(self, number: int, params: Mapping[str, int], notes: Mapping[str, Any]) -> None:
         """Nothing to learn."""
 
-    def finish(self, number: int, state: TrialState, values: Sequence[float] | None, notes: Mapping[str, Any]) -> None:
+    def finish(self, number: int, state: TrialState, values: Sequence[float] | None, notes: Mapping[str, Any] | None = None) -> None:
         """Nothing to learn."""
 
     def replay(self, trial: FrozenTrial) -> None:
