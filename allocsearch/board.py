@@ -30,8 +30,11 @@ READING: Final = (
         "“Best Trials” is Optuna's own list: the search rows alone, under the seeds of the search. It knows nothing of further seeds, nor "
         "of the test rows; the winner and what is known of it stand in this note."
     ),
-    "No trial is infeasible: every allocation was inside the budget before it was trained.",
-    "Only finished trials count. Those that a scheduler stopped are shown as pruned, those that failed as failed; both have no values.",
+    (
+        "Every allocation was inside the budget before it was trained. Only finished trials count. Those that a scheduler stopped, or that "
+        "did not fit into memory (infeasible), are shown as pruned, those that failed as failed; none of them has values, so that no list "
+        "of the best holds one."
+    ),
     "What was trained beside the search stands in studies of its own, such as the confirmation. Their trials are not the search's.",
 )
 
@@ -105,6 +108,7 @@ def framed(figure: Figure) -> go.Figure:
     margin = figure.plot.layout.margin.to_plotly_json()
     return go.Figure(figure.plot).update_layout(
         title={"text": figure.title, "x": 0.02, "y": 0.97, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
         margin={**margin, "t": margin.get("t", 30) + 40},
         paper_bgcolor=_PAPER,
         font={"color": _INK},

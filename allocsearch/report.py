@@ -6,7 +6,8 @@ A report is sections of text, tables, figures and commands; `page` makes HTML or
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import yaml
 
@@ -19,6 +20,7 @@ from allocsearch.figures import Figure, figures
 from allocsearch.search import comparison, results
 from allocsearch.search.calibration import Calibration
 from allocsearch.search.results import Pick, Point
+from allocsearch.spec import StudySpec
 from allocsearch.tables import Grid
 from allocsearch.views import status_json
 
@@ -139,7 +141,7 @@ def searched(record: StudyRecord) -> Section:
     proxy = spec.proxy
     counts = ", ".join(f"{number} {state}" for state, number in status["counts"].items() if number)
     facts = (
-        ("model", spec.model if spec.revision is None else f"{spec.model} at {spec.revision}"),
+        ("model", _named(spec.model) if spec.revision is None else f"{_named(spec.model)} at {spec.revision}"),
         ("task", spec.task.name),
         ("budget", spec.budget),
         ("space", spec.space.name),
@@ -211,12 +213,33 @@ def _again(record: StudyRecord, pick: Pick) -> Section:
     )
     versions = tuple((str(package), str(version)) for package, version in dict(record.attrs.get("versions", {})).items())
     digests = tuple((key, str(record.attrs[key])) for key in ("spec_hash", "task_digest", "model_digest") if key in record.attrs)
-    spec = yaml.safe_dump(record.spec.to_json(), sort_keys=False, allow_unicode=True)
+    document, named = _portable(record.spec)
+    spec = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     line = (
         f"Put the spec below into {record.name}.yaml, in a storage that has no study of that name yet. Seeds make proposals and trainings "
         "repeatable; other hardware, another number of workers or other versions may change results."
     )
+    lines = [line]
+    if named:
+        lines.append(f"Files and folders of the machine that ran it are given by name, and belong beside the spec: {', '.join(named)}.")
     grid = Grid("environment", ("what", "value"), versions + digests)
     return Section(
-        "again", "How to reproduce", (line,), (grid,), listings=(("commands", "\n".join(commands)), (f"{record.name}.yaml", spec))
+        "again", "How to reproduce", tuple(lines), (grid,), listings=(("commands", "\n".join(commands)), (f"{record.name}.yaml", spec))
     )
+
+
+def _portable(spec: StudySpec) -> tuple[dict[str, Any], list[str]]:
+    """The spec without places of one machine, and the names that took theirs. Names that would be the same keep their folder's, too."""
+    document = spec.to_json()
+    places = [(document, "model"), (document["task"], "path"), (document["task"], "test_path")]
+    local = [(part, key) for part, key in places if part.get(key) is not None and Path(part[key]).is_absolute()]
+    names = [_named(part[key]) for part, key in local]
+    for (part, key), name in zip(local, names, strict=True):
+        path = Path(part[key])
+        part[key] = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
+    return document, [part[key] for part, key in local]
+
+
+def _named(place: str) -> str:
+    """The last part of an absolute path; any other name as it is."""
+    return Path(place).name if Path(place).is_absolute() else place

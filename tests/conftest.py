@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from tests.chromium import chromium, visit  # noqa: F401 - fixtures
 from tests.postgres import postgres_url  # noqa: F401 - a fixture
 
 # A machine under load must not fail a law: pytest's own timeout stops what hangs.

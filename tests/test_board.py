@@ -1,8 +1,11 @@
 """What Optuna's dashboard shows of a study: ours, replaced and not piled up, and never at the search's cost."""
 
 import json
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import get_args
 
 import pytest
@@ -16,6 +19,7 @@ from allocsearch.backends.catalog import Catalog, Companion
 from allocsearch.core.trial import Failed
 from allocsearch.search import results
 from tests.conformance import toy
+from tests.serving import serving
 
 HOSTILE = "</script><img src=x onerror=alert(1)> a|b `c` [d](http://e) *f* $g$"
 
@@ -169,3 +173,70 @@ def test_companions_say_what_they_are(desk):
     for kind in get_args(Companion):
         catalog.open_companion("mine", kind, desk.spec, toy.proposals_of(desk.spec), {})
         assert "belongs to the study `mine`" in get_note(toy.Desk.stored(replace(desk, name=f"mine/{kind}")))
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """The database of two studies; the first was drawn."""
+    desk = toy.Desk(f"sqlite:///{tmp_path_factory.mktemp('shown')}/studies.db", "mine")
+    begun(desk, trials=4, origin=f"from:{HOSTILE}")
+    board_of(desk)[0].draw()
+    toy.Desk(desk.url, "other").create()
+    desk.close()
+    return desk.url
+
+
+@contextmanager
+def foreign_page():
+    """The address of an empty page that another server on this machine shows."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+ASK = "([address, options]) => fetch(address, options).then((answer) => answer.status, () => 'refused')"
+SIMPLE = {"method": "POST", "mode": "no-cors", "headers": {"Content-Type": "text/plain"}, "body": "{}"}
+
+
+def test_a_browser_shows_graphs_and_note_and_lets_no_foreign_page_in(shown, visit):
+    with serving(shown) as address, foreign_page() as foreign:
+        page = visit(f"{address}/dashboard/studies/1")
+        for name in ("front", "capacity", "dimensions", "rungs", "budget"):
+            page.locator(f"[id='user-defined-plot:allocsearch-{name}'] .main-svg").first.wait_for()
+        assert page.get_by_text("WebGL is not supported").count() == 0
+        page.locator("[id='user-defined-plot:allocsearch-capacity'] .heatmaplayer image").wait_for(state="attached")
+        page = visit(f"{address}/dashboard/studies/1/note")
+        page.get_by_role("heading", name="How to read this dashboard").wait_for()
+        page.get_by_text(HOSTILE).first.wait_for()
+        assert page.locator("img[src='x']").count() == 0
+        assert page.evaluate(ASK, [f"{address}/api/studies/1", {"method": "DELETE"}]) == 403, "for looking only"
+        page = visit(foreign)
+        assert page.evaluate(ASK, [f"{address}/api/studies/1", {"method": "DELETE"}]) == "refused"
+        page.evaluate(ASK, [f"{address}/api/studies/1/rename", SIMPLE])
+        assert ("POST", 403) in page.answers
+    assert Catalog(shown).names() == ["mine", "other"]
+
+
+def test_with_leave_to_write_a_browser_can_from_its_own_pages_only(shown, visit):
+    with serving(shown, writable=True) as address, foreign_page() as foreign:
+        page = visit(foreign)
+        assert page.evaluate(ASK, [f"{address}/api/studies/2", {"method": "DELETE"}]) == "refused"
+        page.evaluate(ASK, [f"{address}/api/studies/2/rename", SIMPLE])
+        assert ("POST", 403) in page.answers
+        assert Catalog(shown).names() == ["mine", "other"]
+        page = visit(f"{address}/dashboard")
+        assert page.evaluate(ASK, [f"{address}/api/studies/2", {"method": "DELETE"}]) == 204
+    assert Catalog(shown).names() == ["mine"]

@@ -3,8 +3,6 @@
 import io
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -25,6 +23,7 @@ from allocsearch.figures import figures
 from allocsearch.report import report
 from allocsearch.search import results
 from allocsearch.search.calibration import calibrate
+from tests.chromium import serious
 from tests.conformance import toy
 from tests.e2e.conftest import Cli
 from tests.search import simulation
@@ -132,28 +131,24 @@ def test_plotlys_texts_hold_no_markup_of_users(desk):
     assert "&lt;img" in figures(desk.record(), None)[0].plot.to_json()
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="only a browser can tell whether its policy lets the figures be drawn")
-@pytest.mark.parametrize("width", [375, 1200])
-def test_a_browser_draws_every_figure_without_a_complaint(html, tmp_path, width):
+@pytest.mark.parametrize(("width", "schemes"), [(375, ("dark", "light")), (1280, ("light", "dark"))])
+def test_a_browser_shows_it_offline_and_without_a_complaint(html, visit, tmp_path, width, schemes):
     (tmp_path / "mine.html").write_text(html, encoding="utf-8")
-    frame = f'<iframe src="mine.html" style="width:{width}px;height:4000px"></iframe>'  # a headless window has a least width
-    script = (
-        "onload = () => setTimeout(() => { document.title = frames[0].document.querySelectorAll('.plot:has(.main-svg)').length }, 3000)"
-    )
-    (tmp_path / "frame.html").write_text(f"<title>none</title>{frame}<script>{script}</script>", encoding="utf-8")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    options += [
-        "--allow-file-access-from-files",
-        "--enable-logging=stderr",
-        "--virtual-time-budget=20000",
-        f"--user-data-dir={tmp_path}/own",
-    ]
-    address = (tmp_path / "frame.html").as_uri()
-    found = subprocess.run(["chromium", *options, "--dump-dom", address], capture_output=True, text=True, timeout=300, check=True)
-    complaints = [line for line in found.stderr.splitlines() if ":CONSOLE" in line and "GL Driver Message" not in line]
-    assert complaints == []
-    title = re.search("<title>(.*)</title>", found.stdout)[1]
-    assert int(title) == 5
+    address = (tmp_path / "mine.html").as_uri()
+    page = visit(address, width=width, scheme=schemes[0], offline=True)
+    page.wait_for_function("[...document.querySelectorAll('.plot')].every((place) => place.querySelector('.main-svg'))")
+    assert page.get_by_text("WebGL is not supported").count() == 0
+    assert page.locator("#plot-dimensions canvas").count() > 0
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "what is wider than the screen scrolls by itself"
+    assert set(page.asked) == {address}
+    assert [line for line in page.complaints if "GL Driver Message" not in line] == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
 
 
 def test_every_figure_is_named_and_has_the_table_behind_it(shown):
@@ -232,6 +227,23 @@ def test_the_spec_on_the_page_is_the_studys(told, desk, tmp_path):
     assert spec.load(str(written)) == desk.spec
     assert commands.splitlines()[0] == f"allocsearch run {name}"
     assert yaml.safe_load(text)["about"] == HOSTILE
+
+
+def test_no_place_of_this_machine_is_told(desk, tmp_path):
+    task = {"path": "/home/ann/train/rows.jsonl", "test_path": "/home/ann/test/rows.jsonl", "name": "own", "template": "{text}",
+            "label_column": "label", "choices": ["no", "yes"]}  # fmt: skip
+    own = toy.spec_of(model="/home/ann/models/small", task=task)
+    told = report(replace(desk.record(), spec=own), None, None)
+    assert "/home/ann" not in page.markdown(told)
+    text = told.sections[-1].listings[1][1]
+    for folder in ("train", "test", "small"):
+        (tmp_path / folder).mkdir()
+    for name in ("train/rows.jsonl", "test/rows.jsonl"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    (tmp_path / "again.yaml").write_text(text, encoding="utf-8")
+    again = spec.load(str(tmp_path / "again.yaml"))
+    assert (again.task.path, again.task.test_path) == tuple(str(tmp_path / name) for name in ("train/rows.jsonl", "test/rows.jsonl"))
+    assert again.model == str(tmp_path / "small")
 
 
 def test_the_commands_do_what_was_done_after_the_spec(desk):

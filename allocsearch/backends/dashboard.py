@@ -6,6 +6,7 @@ Where changes are allowed, they must come from the dashboard's own pages.
 """
 
 import socketserver
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ def serve(url: str | None, *, host: str, port: int, say: Callable[[str], None], 
         from optuna_dashboard import wsgi  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise InputError("the dashboard needs optuna-dashboard, but it is not installed: pip install 'allocsearch[dashboard]'") from error
+    warnings.filterwarnings("ignore", module=r"optuna\.")  # a line per parameter at each look at importances
     application = guarded(wsgi(open_storage(url)), host, writable=writable)
     try:
         server = make_server(host, port, application, server_class=_Server, handler_class=_QuietHandler)
