@@ -2,7 +2,8 @@
 
     nice -n 10 python benchmarks/replay.py results/tabular_minilm.parquet [more tables] [--repetitions 30]
 
-Writes results/replay.json, .md and replay_figure.json (for plotly). A search sees one seed; truth is the mean of the others.
+Writes results/replay.json, .md and replay_figure.json (for plotly); with --png replay.png, too, which takes kaleido
+and a Chrome. A search sees one seed; truth is the mean of the others.
 """
 
 import argparse
@@ -61,6 +62,7 @@ def main():
     parser.add_argument("tables", type=Path, nargs="+")
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--png", action="store_true")
     options = parser.parse_args()
     tables = [replay(path, options.repetitions) for path in options.tables]
     about = {name: version(name) for name in ("optuna", "numpy")} | {"python": platform.python_version()}
@@ -69,7 +71,10 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "replay.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     (options.out / "replay.md").write_text(replay_page.markdown(found), encoding="utf-8")
-    (options.out / "replay_figure.json").write_text(replay_page.figure(found).to_json() + "\n", encoding="utf-8")
+    drawn = replay_page.figure(found)
+    (options.out / "replay_figure.json").write_text(drawn.to_json() + "\n", encoding="utf-8")
+    if options.png:
+        drawn.write_image(options.out / "replay.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import numpy as np
 import plotly.graph_objects as go
-from replay_search import ABLATIONS, INFORMATIVE, STRATEGIES
+from plotly.colors import qualitative
+from plotly.subplots import make_subplots
+from replay_search import ABLATIONS, DEFAULT, INFORMATIVE, STRATEGIES
 from sampling import cell, interval, verdict
 
 from allocsearch.core.front import Candidate, hypervolume, pareto_front
@@ -41,7 +43,7 @@ def _share_of_hypervolume(table, finished, truth, worst):
 PAGE = """# Search strategies replayed on tables of trained allocations
 
 {date}, {repetitions} repetitions a strategy; optuna {optuna}, numpy {numpy}, python {python}, {cpu_seconds} s of CPU time. Raw numbers:
-`replay.json`; anytime curves with intervals: `replay_figure.json` (`plotly.io.read_json`).
+`replay.json`; anytime curves with intervals: `replay_figure.json` (`plotly.io.read_json`), drawn below.
 
 A sampler proposes in a space with a count and a rank for every layer, on its target; of the unseen allocations of about that size (a
 tenth more or less), the nearest stands for the proposal (distance: over layers, log2(1 + experts × rank) and log2(1 + experts)), and
@@ -51,6 +53,8 @@ end's (correlation {trusted} or more); ASHA decides at every rung, on accuracy. 
 best true mean is itself a maximum of noisy means, so every regret is too large by the same amount. Brackets: 95 % bootstrap intervals
 over repetitions, which share the table and its few seeds: they do not say what another table would show. Differences are paired, and not
 corrected for their number.
+
+![Anytime curves of all strategies on all tables](replay.png)
 """
 TABLE = """
 ## {table}
@@ -62,6 +66,11 @@ search has the tokens of {num_trainings} full trainings. Rank correlation of the
 RACE = """A race gives the best few of a search a second seed and names the best mean; their tokens are taken from the search. Its truth,
 and that of the search without it, is of the seeds that neither saw. The table has no single rows: with two seeds they don't decide who
 leads."""
+CURVES = {
+    "budget": ("regret", "regret at one budget, points"),
+    "pareto": ("hypervolume", "hypervolume, per cent"),
+}
+COLOURS = qualitative.Dark24[: len(STRATEGIES)]
 TITLES = {"budget": "At one budget", "pareto": "The whole front"}
 
 
@@ -125,19 +134,25 @@ def _ablations(table):
 
 
 def figure(found):
-    """Anytime curves of all tables: one trace with its band per strategy and mode."""
-    drawn = go.Figure()
-    for table in found["tables"]:
-        for mode, measure in (("budget", "regret"), ("pareto", "hypervolume")):
-            for name in STRATEGIES:
-                _draw(drawn, table, mode, measure, name)
-    drawn.update_layout(xaxis_title="training tokens", yaxis_title="points, or per cent of the hypervolume")
-    return drawn
+    """Anytime curves with their 95 % bands: a row of panels per table, a column per mode."""
+    panels = [(table, mode) for table in found["tables"] for mode in CURVES]
+    titles = [f"{table['table']}: {CURVES[mode][1]}" for table, mode in panels]
+    drawn = make_subplots(rows=len(found["tables"]), cols=len(CURVES), subplot_titles=titles, vertical_spacing=0.12)
+    for at, (table, mode) in enumerate(panels):
+        row, column = divmod(at, len(CURVES))
+        for name, colour in zip(STRATEGIES, COLOURS, strict=True):
+            for trace in _curve(table, mode, name, colour, in_legend=at == 0):
+                drawn.add_trace(trace, row=row + 1, col=column + 1)
+    drawn.update_xaxes(title_text="training tokens", rangemode="tozero")
+    size = {"height": 420 * len(found["tables"]), "width": 1200, "margin": {"t": 40, "r": 10}}
+    return drawn.update_layout(template="plotly_white", legend={"font_size": 11}, **size)
 
 
-def _draw(drawn, table, mode, measure, name):
-    curve = [interval(_values(table, mode, name, measure, at)) for at in range(len(table["tokens"]))]
+def _curve(table, mode, name, colour, *, in_legend):
+    curve = [interval(_values(table, mode, name, CURVES[mode][0], at)) for at in range(len(table["tokens"]))]
     mean, low, high = (list(line) for line in zip(*curve, strict=True))
-    error = {"array": list(np.subtract(high, mean)), "arrayminus": list(np.subtract(mean, low)), "thickness": 0.5}
-    label = f"{table['table']}, {TITLES[mode].lower()}: {measure} of {name}"
-    drawn.add_trace(go.Scatter(x=table["tokens"], y=mean, error_y=error, name=label, mode="lines"))
+    tokens, group = table["tokens"], {"legendgroup": name}
+    around = {"x": [*tokens, *reversed(tokens)], "y": [*high, *reversed(low)], "fill": "toself", "fillcolor": colour, "opacity": 0.08}
+    yield go.Scatter(**around, **group, mode="none", showlegend=False, hoverinfo="skip")
+    wide = 3 if name in (REFERENCE, DEFAULT) else 1.5
+    yield go.Scatter(x=tokens, y=mean, **group, name=name, mode="lines", line={"color": colour, "width": wide}, showlegend=in_legend)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from replay_search import STRATEGIES, search
+from replay_search import DEFAULT, STRATEGIES, search
 
 from allocsearch.core.trial import SeedScore
 from allocsearch.followup_spec import ReplicationSpec
@@ -10,7 +10,7 @@ from allocsearch.search.racing import Rules, race
 from allocsearch.search.replicates import Replicated
 
 CONTENDERS = ReplicationSpec.model_fields["contenders"].default
-RACED = ("random-feasible", "random-feasible + warm starts (default)", "TPE + warm starts", "evolution")
+RACED = ("random-feasible", DEFAULT, "TPE + warm starts", "evolution")
 
 
 def ablation(table, setting, num_repetitions):

@@ -26,6 +26,7 @@ class Strategy:
     halving: str | None = None
 
 
+DEFAULT = "random-feasible + warm starts (default)"
 STRATEGIES = {
     "random-feasible": Strategy("random"),
     "quasi-random": Strategy("quasi-random"),
@@ -33,7 +34,7 @@ STRATEGIES = {
     "NSGA-II": Strategy("nsga2"),
     "evolution": Strategy("evolution"),
     "ASHA, one metric": Strategy("random", halving="asha"),
-    "random-feasible + warm starts (default)": Strategy("random", warm=True),
+    DEFAULT: Strategy("random", warm=True),
     "TPE + warm starts": Strategy("tpe", warm=True),
     "TPE + warm starts + halving": Strategy("tpe", warm=True, halving="ours"),
     "evolution + warm starts": Strategy("evolution", warm=True),
@@ -41,7 +42,7 @@ STRATEGIES = {
     "evolution + halving": Strategy("evolution", halving="ours"),
 }
 ABLATIONS = (
-    ("warm starts, random-feasible", "random-feasible + warm starts (default)", "random-feasible"),
+    ("warm starts, random-feasible", DEFAULT, "random-feasible"),
     ("warm starts, TPE", "TPE + warm starts", "TPE"),
     ("warm starts, evolution", "evolution + warm starts", "evolution"),
     ("scheduling, TPE", "TPE + warm starts + halving", "TPE + warm starts"),

@@ -165,4 +165,5 @@ def test_the_whole_replay_writes_its_page_and_figure(tmp_path, monkeypatch):
     assert len(found["tables"][0]["cases"]) == 2 * len(STRATEGIES)
     page = (tmp_path / "replay.md").read_text()
     assert all(f"| {name} |" in page for name in STRATEGIES)
-    assert len(plotly.io.read_json(str(tmp_path / "replay_figure.json")).data) == 2 * len(STRATEGIES)
+    traces = plotly.io.read_json(str(tmp_path / "replay_figure.json")).data
+    assert len(traces) == 4 * len(STRATEGIES), "a band and a line in each of two modes"
