@@ -10,10 +10,9 @@ from typing import Final
 
 from allocsearch.backends.catalog import CONFIRMATION, CONTENDERS, FOLLOWED_UP, StudyRecord
 from allocsearch.beside import Beside, StageTrial
-from allocsearch.core.origins import is_proposal
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Trial
 from allocsearch.search import results
-from allocsearch.search.finalists import REPLICATION_SEEDS, finalists, fresh_seeds
+from allocsearch.search.finalists import REPLICATION_SEEDS, finalists, fresh_seeds, num_trainings
 from allocsearch.search.racing import Race, Rules, race
 from allocsearch.search.replicates import replicated
 from allocsearch.spec import ConfirmationSpec, ReplicationSpec
@@ -95,8 +94,7 @@ class Stages:
 
     def _random_drafts(self, spec: ConfirmationSpec) -> list[Assignment]:
         study, proxy = self._record, self.beside.plan.spec.proxy
-        proposed = sum(is_proposal(trial.origin) for trial in study.trials)
-        wanted = proposed if spec.random_trials is None else spec.random_trials
+        wanted = num_trainings(study.trials, proxy.num_steps) if spec.random_trials is None else spec.random_trials
         if study.spec.sampler == "random" and spec.random_trials is None:
             return []  # the search itself is that baseline
         proposals = replace(self.beside.plan.proposals, seed=study.spec.seed + _ANOTHER_SEED)

@@ -1,11 +1,14 @@
 """Which allocations are trained anew after a search, and with which seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Final, get_args
 
 from allocsearch.core.choices import Metric
-from allocsearch.core.trial import Measured, SeedScore, Trial
+from allocsearch.core.origins import is_proposal
+from allocsearch.core.trial import Measured, SeedScore, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
@@ -33,6 +36,18 @@ def finalists(trials: Sequence[Trial], count: int, metric: Metric = "accuracy") 
 def fresh_seeds(used: Sequence[int], count: int, *, start: int = CONFIRMATION_SEEDS) -> tuple[int, ...]:
     """`count` seeds that no trial of the search has had, the same for every allocation: comparisons stay paired."""
     return tuple(seed for seed in range(start, start + count + len(used)) if seed not in used)[:count]
+
+
+def num_trainings(trials: Sequence[Trial], num_steps: int) -> int:
+    """Whole trainings that the sampler's own proposals took: one that was stopped at a rung of its first seed counts up to that rung."""
+    proposed = [trial for trial in trials if is_proposal(trial.origin)]
+    return math.ceil(sum(_share_trained(trial, num_steps) for trial in proposed))
+
+
+def _share_trained(trial: Trial, num_steps: int) -> Fraction:
+    if not isinstance(trial.outcome, Stopped):
+        return Fraction(1)
+    return Fraction(max((rung.step for rung in trial.outcome.rungs), default=0), num_steps * len(trial.assignment.seeds))
 
 
 def with_replicas(trials: Sequence[Trial], replicas: Sequence[Trial]) -> tuple[Trial, ...]:
