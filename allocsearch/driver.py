@@ -8,6 +8,7 @@ from typing import Any, Final
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.backends.optuna_study import OptunaStudy
+from allocsearch.backends.storage import written
 from allocsearch.beside import MADE_WITH, Beside, StageTrial
 from allocsearch.board import Board
 from allocsearch.calibrating import calibration_of
@@ -61,6 +62,7 @@ class Run:
         self._evaluator, self._options, self._say = evaluator, options, say
         made_with = {key: record.attrs[key] for key in MADE_WITH if key in record.attrs}
         self._stages = Stages(Beside(catalog, plan_, record.name, evaluator, options, say, made_with))
+        self._url = catalog.url
         self._board = Board(catalog, record.name, say)
         self._confirmation = confirmation or record.confirmation
         self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
@@ -79,8 +81,14 @@ class Run:
         """Run until the target is reached.
 
         Raises:
-            TooManyFailuresError: where the share of failed trials passes the spec's limit. Everything is kept.
+            TooManyFailuresError: where the share of failed trials passes the spec's limit, or no machine can run any. Everything is kept.
+            InfeasibleError: where no allocation fits into memory.
+            InputError: where the database no longer takes what is written.
         """
+        with written(self._url):
+            yield from self._search()
+
+    def _search(self) -> Iterator[Trial]:
         if self.record.num_missing == 0:
             return  # no engine is started for nothing
         for name, allocation in self._starts()[: self.plan.spec.trials]:
@@ -119,10 +127,11 @@ class Run:
 
     def follow_up(self) -> Iterator[StageTrial]:
         """What follows the search: replication, then confirmation; see `Stages`."""
-        for staged in self._stages.follow_up(self.record.spec.replication, self._confirmation):
-            self._board.refresh()
-            yield staged
-        self._board.draw()
+        with written(self._url):
+            for staged in self._stages.follow_up(self.record.spec.replication, self._confirmation):
+                self._board.refresh()
+                yield staged
+            self._board.draw()
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from huggingface_hub import constants, get_session, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -60,9 +62,17 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None, kind: 
         ) from error
     except EntryNotFoundError as error:
         raise InputError(f"{what} must have a file {filename!r}, but the hub has none: give another {kind}") from error
+    except HfHubHTTPError as error:
+        if getattr(error.response, "status_code", None) in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise InputError(f"{what}: the hub refuses the token, which may be revoked: log in again with `hf auth login`") from error
+        raise InputError(_unfetched(what, filename, error)) from error
     except Exception as error:  # the reason: the HTTP library under the client changes, with its errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{what}: {filename!r} could not be fetched ({reason}): try again, or give a folder") from error
+        raise InputError(_unfetched(what, filename, error)) from error
+
+
+def _unfetched(what: str, filename: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{what}: {filename!r} could not be fetched ({reason}): try again, or give a folder"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -179,7 +180,7 @@ def load_base(
             place = {"dtype": _torch_dtype(dtype), "device_map": {"": torch.device(device)}, "use_safetensors": True}
             model, info = trained_class(config).from_pretrained(where, config=config, output_loading_info=True, **place, **options)
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        except (OSError, *_UNBUILDABLE) as error:
+        except (OSError, SafetensorError, *_UNBUILDABLE) as error:
             raise InputError(
                 f"{os.fspath(source)!r} must hold safetensors weights and a tokenizer, but loading fails: {_line(error)}"
             ) from error

@@ -10,7 +10,6 @@ from tabular_pool import Entry
 from allocsearch.backends.evaluation import outcome_of
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.trial import Assignment, Measured, RungScore, SeedScore
-from allocsearch.training.bench import bench_of
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.training.splits import batches
 
@@ -27,11 +26,6 @@ class TableEvaluator(ProxyEvaluator):
     def keep(self, adapted: Any, assignment: Assignment) -> str:
         self.tested[:] = [self.bench.score(adapted.model, seed=assignment.seeds[0], split="test")]
         return ""
-
-    @property
-    def bench(self) -> Any:
-        """The base and the tokenised rows of this process."""
-        return bench_of(self.spec, self.model)  # the table is of what the proxy itself sees
 
     def step_tokens(self, seed: int) -> list[int]:
         """Training tokens fed to the model after each step, without padding; the same for every allocation."""

@@ -202,5 +202,5 @@ def outcomes():
         st.builds(Stopped, rungs, _finite(), worker),
         st.builds(Failed, st.text(max_size=20), _finite(), worker),
         st.builds(Infeasible, st.text(max_size=20), _finite(), worker),
-        st.builds(Lost, st.text(max_size=20)),
+        st.builds(Lost, st.text(max_size=20), st.booleans()),
     )

@@ -35,6 +35,7 @@ def answering(monkeypatch):
     (errors.RemoteEntryNotFoundError("404", response=RESPONSE), r"must have a file 'config\.json'"),
     (errors.HFValidationError("bad"), "folder or a hub id"),
     (errors.HfHubHTTPError("500\nInternal", response=RESPONSE), r"could not be fetched \(500\)"),
+    (errors.HfHubHTTPError("401\nInvalid token", response=SimpleNamespace(headers={}, request=None, status_code=401)), "refuses the token"),
     (TimeoutError(), r"could not be fetched \(TimeoutError\)"),
 ])  # fmt: skip
 def test_each_failure_has_a_remedy(answering, error, message):

@@ -1,20 +1,33 @@
 """What a worker does with an assignment, whichever executor runs it."""
 
 import resource
+import socket
 from typing import Final
 
+from allocsearch.core.errors import MachineError
 from allocsearch.core.ports import Evaluator, Referee, Report
-from allocsearch.core.trial import Assignment, Failed, Outcome, RungScore
+from allocsearch.core.trial import Assignment, Failed, Lost, Outcome, RungScore
 
 _MAX_REASON: Final = 500
 
 
 def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report) -> Outcome:
-    """The evaluator's outcome; whatever it raises is that trial's failure and nobody else's."""
+    """The evaluator's outcome; whatever it raises is that trial's failure and nobody else's.
+
+    But for what the system refuses (a disk that is full, a network that is gone): no allocation does that, so the trial is to run again.
+    """
     try:
         return evaluator(assignment, report)
+    except MachineError as error:
+        return Lost(_line(error), by_machine=True)
+    except OSError as error:
+        return Lost(f"{type(error).__name__} on {socket.gethostname()}: {_line(error)}"[:_MAX_REASON], by_machine=True)
     except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
-        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON])
+        return Failed(f"{type(error).__name__}: {_line(error)}"[:_MAX_REASON])
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:_MAX_REASON]
 
 
 def reporter(referee: Referee | None, assignment: Assignment) -> Report:

@@ -38,7 +38,8 @@ class OptunaStudy:
 
     Attributes:
         num_trials: finished trials to reach; None for a companion, which runs what is put in line and proposes nothing.
-        failure_report: what failed trials share, once there are too many of them.
+        failure_report: what failed trials share, once there are too many of them since the study was last paused; or what keeps
+            machines from running any trial.
         infeasible_report: what infeasible trials share, once there are as many of them and no trial has fitted into memory.
         exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
         register: the trials so far, counted; to be read only.
@@ -53,6 +54,7 @@ class OptunaStudy:
         self._storage: BaseStorage = study._storage  # noqa: SLF001 - the public attribute for this was never added
         self._lock = threading.RLock()
         self.register = Register(spec.metric)
+        self._hindrances: list[str] = []  # by machines, since the last trial that ran
         self._again: deque[int] = deque()
         self._waiting: deque[int] = deque()
         self._ids: dict[int, int] = {}
@@ -62,6 +64,8 @@ class OptunaStudy:
         self._mirror = None if num_trials is None else self._new_mirror(len(frozen), num_trials)
         for trial in frozen:
             self._take_in(trial)
+        # A study that too many failures have paused is opened again once their cause is mended: they are not held against it twice.
+        self._num_forgiven = self.register.num_failed if self.register.num_failed >= self._max_in_vain else 0
 
     def ask(self) -> Assignment | None:
         """The next trial to run: one that was left behind, then a warm start, then a new proposal; None when none is wanted now."""
@@ -125,6 +129,9 @@ class OptunaStudy:
             return self.register.num_finished
 
     def _next(self) -> Assignment | None:
+        if len(self._hindrances) >= self._spec.limits.max_attempts:
+            self.failure_report = records.common(self._hindrances)
+            return None
         if self._again:
             return self._dispatch_again(self._again.popleft())
         if (
@@ -168,6 +175,10 @@ class OptunaStudy:
         return trial.assignment
 
     def _lose(self, trial: Trial, outcome: Lost) -> Trial:
+        if outcome.by_machine:
+            self._hindrances.append(outcome.reason)
+            self._again.append(trial.number)
+            return trial
         losses = 1 + int(self._storage.get_trial(self._ids[trial.number]).user_attrs.get("losses", 0))
         self._storage.set_trial_user_attr(self._ids[trial.number], "losses", losses)
         if losses >= self._spec.limits.max_attempts:
@@ -176,6 +187,7 @@ class OptunaStudy:
         return trial
 
     def _end(self, trial: Trial, outcome: Ended) -> Trial:
+        self._hindrances.clear()
         if isinstance(outcome, Measured) and outcome.base is not None and self._base is None:
             self._base = outcome.base
             records.store_base_score(self._study, outcome.base)
@@ -238,7 +250,7 @@ class OptunaStudy:
         return len(self.register) - len(self._waiting) - self.register.num_failed
 
     def _too_many_failed(self) -> bool:
-        if self.failure_report is None and self.register.num_failed >= self._max_in_vain:
+        if self.failure_report is None and self.register.num_failed - self._num_forgiven >= self._max_in_vain:
             self.failure_report = records.failure_report(self.register.failed)
         return self.failure_report is not None
 

@@ -93,6 +93,18 @@ def explained(url: str) -> Iterator[None]:
         raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error
 
 
+@contextmanager
+def written(url: str) -> Iterator[None]:
+    """`explained`, for a run under way, which may meet other errors, too: those pass as they are."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"the database {shown_url(url)} must take what a run writes, but: {_line(_root(error))}: nothing that was written is lost; "
+            "mend that (a full disk, a server that is gone), then resume the study"
+        ) from error
+
+
 def _made(url: str, options: dict[str, Any]) -> RDBStorage:
     """Optuna's storage. Two processes that open a new database at once both make its tables; the later one looks again."""
     for attempt in range(_OPEN_ATTEMPTS):

@@ -102,8 +102,13 @@ def store_base_score(study: optuna.Study, base: SeedScore) -> None:
 
 def failure_report(failed: Iterable[Trial]) -> str:
     """What failed or infeasible trials share: each reason with its count, most common first."""
-    reasons = Counter(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed | Infeasible))
-    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+    return common(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed | Infeasible))
+
+
+def common(reasons: Iterable[str]) -> str:
+    """Each reason with its count, most common first."""
+    counts = Counter(reasons)
+    return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(3))
 
 
 def _outcome_of(frozen: FrozenTrial) -> Ended | None:

@@ -21,7 +21,7 @@ from allocsearch.cli.app import (
     say,
 )
 from allocsearch.core.choices import Objective, Sampler
-from allocsearch.core.errors import InfeasibleError
+from allocsearch.core.errors import InfeasibleError, LostLeaseError
 from allocsearch.metrics import LOOPBACK, Meter, metered
 
 
@@ -163,7 +163,7 @@ def _drive(running: Any, meter: Meter, *, num_trials: int, storage: str | None, 
         if interrupted(error):
             say(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}")
             raise KeyboardInterrupt from error
-        if type(error).__name__ == "TooManyFailuresError":
+        if isinstance(error, Exception) and not isinstance(error, InfeasibleError | LostLeaseError):
             say(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}")
         raise
     _show_result(Catalog(storage), running.name, as_json=as_json)

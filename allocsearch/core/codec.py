@@ -95,7 +95,7 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             kind = "failed" if isinstance(outcome, Failed) else "infeasible"
             return {"kind": kind, "reason": outcome.reason, "seconds": outcome.seconds, "worker": outcome.worker}
         case Lost():
-            return {"kind": "lost", "reason": outcome.reason}
+            return {"kind": "lost", "reason": outcome.reason, "by_machine": outcome.by_machine}
 
 
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
@@ -118,6 +118,6 @@ def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
         case "infeasible":
             return Infeasible(data["reason"], data["seconds"], data["worker"])
         case "lost":
-            return Lost(data["reason"])
+            return Lost(data["reason"], data["by_machine"])
         case kind:
             raise ValueError(f"an outcome's kind must be measured, stopped, infeasible, failed or lost, but got {kind!r}")

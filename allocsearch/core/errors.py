@@ -1,4 +1,4 @@
-"""Errors that users meet by name: the input is wrong, or the study has passed to another driver."""
+"""Errors that users meet by name: the input is wrong, a machine is not fit to work, or the study has passed to another driver."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class InfeasibleError(InputError):
     """A well-formed request that no allocation satisfies, such as a budget below the smallest point of a space."""
+
+
+class MachineError(Exception):
+    """What a trial needs of its machine is not there: a base that cannot be loaded, a disk that is full. Its text is one line."""
 
 
 class LostLeaseError(RuntimeError):

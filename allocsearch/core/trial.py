@@ -124,9 +124,10 @@ class Infeasible:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Its worker died; nothing is known of it, so the same trial runs again."""
+    """Its worker died, or (`by_machine`) its machine could not run it; nothing is known of it, so the same trial runs again."""
 
     reason: str
+    by_machine: bool = False
 
 
 Ended = Measured | Stopped | Infeasible | Failed

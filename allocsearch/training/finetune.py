@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 
+from allocsearch.core.errors import MachineError
 from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, Stopped, Trial
 from allocsearch.spec import StudySpec
-from allocsearch.training import bench, memory
+from allocsearch.training import memory
+from allocsearch.training.bench import Bench, bench_of, forget
 from allocsearch.training.proxy import Adapted, NonFiniteError, StoppedEarly
 from allocsearch.training.trial_checkpoint import Progress, TrialCheckpoint, identity
 
@@ -60,6 +63,19 @@ class ProxyEvaluator:
             kept.remove()
         return outcome
 
+    @property
+    def bench(self) -> Bench:
+        """The base and the rows as this process has them.
+
+        Raises:
+            MachineError: where they cannot be loaded, whatever the reason: no allocation has had a part in that.
+        """
+        try:
+            return bench_of(self.spec, self.model)
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise MachineError(f"the base and the data must load on {socket.gethostname()}, but: {why}") from error
+
     def checkpoint(self, assignment: Assignment) -> TrialCheckpoint | None:
         """Where the trial is kept while it runs; None where there is no place for it."""
         if self.artifacts is None:
@@ -76,10 +92,16 @@ class ProxyEvaluator:
     def keep(self, adapted: Adapted, assignment: Assignment) -> str:
         """Store the first seed's weights, under a name that a second attempt overwrites."""
         name = self._name(assignment.number)
-        with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
-            adapted.model.save_pretrained(folder)
-            assert self.artifacts is not None
-            self.artifacts.write(name, Path(folder) / "adapter_model.safetensors")
+        assert self.artifacts is not None
+        try:
+            with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
+                adapted.model.save_pretrained(folder)
+                self.artifacts.write(name, Path(folder) / "adapter_model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise MachineError(
+                f"the weights of a trial must be written, but on {socket.gethostname()}: {error}: make room in {tempfile.gettempdir()} and "
+                "where the artifacts are kept"
+            ) from error
         return name
 
     def _name(self, number: int, of: str = "") -> str:
@@ -130,7 +152,7 @@ class _Attempt:
         for rung in self.progress.rungs:
             self._report(rung)  # a new referee has not heard of them; that the trial went on from there is settled
         self._note(statistics={"micro_batch": self._micro_batch, **self.progress.statistics})
-        own = bench.bench_of(self._evaluator.spec, self._evaluator.model)
+        own = self._evaluator.bench
         if self._assignment.score_base and self.progress.base is None:
             self._note(base=own.base_score(self._assignment.split, num_passes=self.progress.num_passes))
         for seed in self._assignment.seeds[len(self.progress.scores) :]:
@@ -162,9 +184,9 @@ class _Attempt:
         return -(-self._evaluator.spec.proxy.batch_size // self.progress.num_passes)
 
 
-def _adapted(own: bench.Bench, assignment: Assignment, seed: int, *, num_passes: int) -> Adapted:
+def _adapted(own: Bench, assignment: Assignment, seed: int, *, num_passes: int) -> Adapted:
     try:
         return Adapted(own, assignment, seed, num_passes=num_passes)
     except BaseException:
-        bench.forget()  # some of the experts may stand in the base
+        forget()  # some of the experts may stand in the base
         raise

@@ -206,7 +206,49 @@ class StudyCases:
             study.tell(assignment.number, Failed("out of memory" if assignment.number else "a bad loss"))
         assert study.ask() is None
         assert study.failure_report == "2 × out of memory; 1 × a bad loss"
-        assert desk.open().ask() is None
+
+    def test_a_paused_study_goes_on_once_the_cause_is_mended(self, desk):
+        """What paused it counts no more; as many new failures pause it again."""
+        study = desk.create(trials=6, limits={"max_failed_share": 0.5})
+        for _ in range(3):
+            study.tell(study.ask().number, Failed("no access"))
+        assert study.ask() is None
+        again = desk.open()
+        again.tell(again.ask().number, measured(again.trials()[3].assignment))
+        for _ in range(3):
+            again.tell(again.ask().number, Failed("no access, still"))
+        assert again.ask() is None
+        assert again.failure_report == "3 × no access; 3 × no access, still"
+        assert len(finish(desk.open())) == 5
+        assert states(desk) == {TrialState.COMPLETE: 6, TrialState.FAIL: 6}
+
+    def test_failures_add_up_over_drivers_that_died(self, desk):
+        for reason in ("one", "two", "three"):
+            study = desk.create(trials=6) if reason == "one" else desk.open()
+            study.tell(study.ask().number, Failed(reason))
+        assert study.ask() is None
+
+    def test_what_machines_cannot_run_pauses_the_study_and_costs_no_attempt(self, desk):
+        study = desk.create(trials=3, limits={"max_attempts": 2})
+        for number in (0, 0):
+            assert study.ask().number == number
+            assert study.tell(number, Lost("the disk of node-1 is full", by_machine=True)).outcome is None
+        assert study.ask() is None
+        assert study.failure_report == "2 × the disk of node-1 is full"
+        again = desk.open()
+        again.tell(again.ask().number, Lost("the disk of node-1 is full", by_machine=True))
+        assert finish(again) == [0, 1, 2], "a machine that is mended in time stops nothing"
+        assert states(desk) == {TrialState.COMPLETE: 3}
+
+    def test_machines_that_fail_now_and_then_pause_nothing(self, desk):
+        study = desk.create(trials=6, limits={"max_attempts": 2})
+        while (assignment := study.ask()) is not None:
+            if study.trials()[assignment.number].attempt == 1:
+                study.tell(assignment.number, Lost("the hub does not answer", by_machine=True))
+            else:
+                study.tell(assignment.number, measured(assignment))
+        assert study.failure_report is None
+        assert states(desk) == {TrialState.COMPLETE: 6}
 
     def test_warm_starts_come_first_in_their_order(self, desk):
         study = desk.create(trials=4)
