@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import typer
 import yaml
 
 import allocsearch
@@ -13,6 +12,7 @@ from allocsearch import json_schemas
 from allocsearch.core.errors import InputError
 from allocsearch.documents import named
 from allocsearch.outputs import OUTPUTS
+from tests.commands import commands
 from tests.schemas import check_output, validator
 
 COMMITTED = Path(allocsearch.__file__).parent / "schemas"
@@ -49,16 +49,8 @@ def test_an_editor_would_mark_a_mistake(kind, document, where):
         validator(kind).validate({**whole, **document})
 
 
-def commands(command, path=()):
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
-    yield " ".join(path), command
-
-
 def test_every_command_that_prints_json_has_a_schema():
-    from allocsearch.cli import app
-
-    printing = {path for path, command in commands(typer.main.get_command(app)) if any("--json" in p.opts for p in command.params)}
+    printing = {path for path, command in commands().items() if any("--json" in parameter.opts for parameter in command.params)}
     assert printing | {"run --dry-run"} == set(OUTPUTS)
 
 

@@ -6,12 +6,13 @@ import typer
 
 from allocsearch import logs
 from allocsearch.cli.app import Address, Inline, Json, Storage, Workers, app, interrupted, print_json, say
+from allocsearch.cli.completing import study_names
 from allocsearch.core.choices import Metric
 
 
 @app.command(epilog="Example: allocsearch calibrate quickstart --allocations 8 --seeds 2")
 def calibrate(
-    study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.")] = "quickstart",
+    study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.", autocompletion=study_names)] = "quickstart",
     *,
     budget: Annotated[str | None, typer.Option(help="As for run.")] = None,
     model: Annotated[str | None, typer.Option(help="As for run.")] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from allocsearch.cli.app import Json, app, print_json, say
+from allocsearch.cli.completing import model_names
 from allocsearch.core.errors import InputError
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help="List the built-in models, or fetch one.")
@@ -15,7 +16,7 @@ app.add_typer(models_app, name="models")
 
 @app.command(epilog='Example: allocsearch cost --model smollm2-135m --allocation "4x8*30"')
 def cost(
-    model: Annotated[str, typer.Option(help="A built-in name, a hub id, a folder or a config.json.")],
+    model: Annotated[str, typer.Option(help="A built-in name, a hub id, a folder or a config.json.", autocompletion=model_names)],
     allocation: Annotated[str, typer.Option(help='Layers bottom to top, such as "2x8*8 4x8*8 6x8*8 8x8*8".')],
     *,
     top_k: Annotated[str, typer.Option("--top-k", help="Experts per token: one number, or one per layer with commas.")] = "2",
@@ -78,7 +79,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 
 
 @models_app.command(epilog="Example: allocsearch models pull smollm2-135m")
-def pull(name: Annotated[str, typer.Argument(help="A built-in model.")], as_json: Json = False) -> None:
+def pull(name: Annotated[str, typer.Argument(help="A built-in model.", autocompletion=model_names)], as_json: Json = False) -> None:
     """Fetch a built-in model into ALLOCSEARCH_HOME, checked by its checksum."""
     from allocsearch.model_store import model_digest  # noqa: PLC0415
     from allocsearch.model_store import pull as pull_model  # noqa: PLC0415

@@ -13,7 +13,7 @@ db_app = typer.Typer(
 )
 app.add_typer(db_app, name="db")
 
-_COLOURS: Final = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
+_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @app.command(epilog="Example: allocsearch doctor --address auto")
@@ -88,5 +88,9 @@ def _show(findings: Iterable[Finding], *, as_json: bool) -> None:
 
 
 def _print(finding: Finding) -> None:
-    level = typer.style(f"{finding.level:<4}", fg=_COLOURS[finding.level])
-    typer.echo(f"{level}  {finding.check:<10}  {finding.found}" + (f" → {finding.remedy}" if finding.remedy else ""))
+    from rich.text import Text  # noqa: PLC0415
+
+    from allocsearch import terminal  # noqa: PLC0415
+
+    line = f"  {finding.check:<10}  {finding.found}" + (f" → {finding.remedy}" if finding.remedy else "")
+    terminal.out.print(Text.assemble((f"{finding.level:<4}", _COLOURS[finding.level]), line))

@@ -20,6 +20,7 @@ from allocsearch.cli.app import (
     print_json,
     say,
 )
+from allocsearch.cli.completing import model_names, space_names, study_names
 from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InfeasibleError, LostLeaseError
 from allocsearch.metrics import LOOPBACK, Meter, metered
@@ -27,12 +28,12 @@ from allocsearch.metrics import LOOPBACK, Meter, metered
 
 @app.command(epilog="Example: allocsearch run --budget 8M-params")
 def run(
-    study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.")] = "quickstart",
+    study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.", autocompletion=study_names)] = "quickstart",
     *,
     budget: Annotated[str | None, typer.Option(help="Such as 50M-params, 8M-active or 1.5%, joined by commas.")] = None,
-    model: Annotated[str | None, typer.Option(help="A built-in name, a hub id or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="A built-in name, a hub id or a folder.", autocompletion=model_names)] = None,
     task: Annotated[str | None, typer.Option(help="A built-in name, or a YAML file that states a task.")] = None,
-    space: Annotated[str | None, typer.Option(help="A name under search_spaces/, or a YAML path.")] = None,
+    space: Annotated[str | None, typer.Option(help="A name under search_spaces/, or a YAML path.", autocompletion=space_names)] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach.")] = None,
     objective: Annotated[Objective | None, typer.Option(help="What to optimise.")] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Who proposes allocations.")] = None,

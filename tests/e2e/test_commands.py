@@ -1,11 +1,14 @@
 """The commands that need no study."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.commands import commands
 
 LLAMA = Path(__file__).parent.parent / "fixtures" / "llama-2-7b" / "config.json"
 
@@ -76,31 +79,37 @@ def test_validate_prints_a_schema_or_their_names(cli):
     assert "did you mean 'study'?" in cli("validate", "--schema", "studdy", code=2).stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "",
-        "run",
-        "resume",
-        "status",
-        "front",
-        "export",
-        "cost",
-        "spaces",
-        "studies",
-        "models",
-        "models pull",
-        "validate",
-        "doctor",
-        "db",
-        "db check",
-        "db upgrade",
-        "dashboard",
-    ],
-)
+@pytest.mark.parametrize("command", commands())
 def test_every_command_has_help_with_an_example(cli, command):
     text = cli(*command.split(), "--help").stdout
-    assert "Example: allocsearch" in text or not command
+    assert f"Example: allocsearch {command}" in text or not command
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("allocsearch ev", {"evaluate"}),
+        ("allocsearch run qu", {"quickstart"}),
+        ("allocsearch run --space mo", {"moa", "moa-sparse", "mola"}),
+        ("allocsearch models pull m", {"minilm-l6"}),
+    ],
+)
+def test_the_shell_completes(typed, offered):
+    program = Path(sys.executable).parent / "allocsearch"
+    asked = {"_ALLOCSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    found = subprocess.run([program], capture_output=True, text=True, check=True, env={**os.environ, **asked})
+    assert set(found.stdout.split()) == offered
+
+
+@pytest.mark.parametrize("asked", [{}, {"NO_COLOR": "1"}])
+def test_a_terminal_has_colours_unless_nobody_wants_them(cli, asked):
+    """Through a pseudo-terminal: what is none gets no colours anyway."""
+    ours, theirs = os.openpty()
+    wanted = {key: value for key, value in cli.env.items() if key not in {"NO_COLOR", "FORCE_COLOR"}} | {"TERM": "xterm-256color"} | asked
+    subprocess.run([sys.executable, "-m", "allocsearch", "db", "check"], stdout=theirs, check=True, env=wanted)
+    os.close(theirs)
+    assert (b"\x1b[32m" in os.read(ours, 4096)) == (not asked)
+    os.close(ours)
 
 
 def test_version_names_the_engines(cli):

@@ -1,0 +1,31 @@
+"""What the shell completes beside commands, options and listed values: names that come with the package. Empty leaves it to file names."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+
+def study_names(incomplete: str) -> list[str]:
+    """Of shipped studies."""
+    return _document_names("studies", incomplete)
+
+
+def space_names(incomplete: str) -> list[str]:
+    """Of shipped spaces."""
+    return _document_names("search_spaces", incomplete)
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Of built-in models."""
+    from allocsearch.builtin_models import BUILTIN_MODELS  # noqa: PLC0415 - a completion should not wait for what it does not need
+
+    return _beginning(BUILTIN_MODELS, incomplete)
+
+
+def _document_names(folder: Literal["search_spaces", "studies"], incomplete: str) -> list[str]:
+    from allocsearch.documents import named  # noqa: PLC0415 - imports pydantic
+
+    return _beginning(named(folder), incomplete)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
