@@ -4,6 +4,7 @@ import json
 from functools import cache
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from allocsearch import json_schemas
 from tests.commands import command_of
@@ -18,4 +19,6 @@ def validator(name):
 
 def check_output(arguments, stdout):
     """Holds what a command printed with `--json` against its schema."""
-    validator(json_schemas.output_name(command_of(arguments))).validate(json.loads(stdout))
+    command = command_of(arguments)
+    found = best_match(validator(json_schemas.output_name(command)).iter_errors(json.loads(stdout)))
+    assert found is None, f"{command} --json at {found.json_path}: {found.message}; after declaring it in allocsearch/outputs: .ci/schemas"

@@ -3,11 +3,14 @@
 import re
 import shlex
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+
+import allocsearch
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -33,6 +36,13 @@ def named(entry):
 def test_every_page_stands_in_the_navigation():
     nav = named(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
     assert sorted(page for page in nav if not page.startswith(BUILT)) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_reference_shows_every_public_name():
+    """A name that moved would break the site; one that is new would be missing on it."""
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    shown = {name: getattr(import_module(home), name) for home, name in re.findall(r"^::: (\S+)\.(\w+)$", page, re.MULTILINE)}
+    assert {name: shown.get(name) for name in allocsearch.__all__ if not name.startswith("__")}.items() <= shown.items()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -57,7 +57,7 @@ def test_every_command_that_prints_json_has_a_schema():
 def test_an_output_with_a_key_that_nobody_declared_is_refused():
     fine = {"name": "m", "path": "/m", "sha256": "0"}
     check_output(["models", "pull", "m", "--json"], json.dumps(fine))
-    with pytest.raises(jsonschema.ValidationError, match="digest"):
+    with pytest.raises(AssertionError, match="digest"):
         check_output(["models", "pull", "m", "--json"], json.dumps({**fine, "digest": "0"}))
 
 
