@@ -25,7 +25,7 @@ _LEADS: Final = ("against", "difference", "low", "high", "p_value", "p_adjusted"
 def trials(record: StudyRecord) -> "pd.DataFrame":
     """Every trial, whatever became of it."""
     measured = {point.trial.number: _flat(point_json(point)) for point in results.points(record.trials)}
-    front = {point.trial.number for point in results.pareto(record.trials)}
+    front = {point.trial.number for point in results.pareto(record.trials, record.spec.metric)}
     rows = []
     for trial in record.trials:
         state = {"state": "waiting"} if trial.number in record.waiting else {}
@@ -36,7 +36,7 @@ def trials(record: StudyRecord) -> "pd.DataFrame":
 
 def front(record: StudyRecord) -> "pd.DataFrame":
     """The Pareto front of accuracy against trainable parameters on the search rows, smallest first."""
-    return _frame([_flat(point_json(point)) for point in results.pareto(record.trials)], _FRONT)
+    return _frame([_flat(point_json(point)) for point in results.pareto(record.trials, record.spec.metric)], _FRONT)
 
 
 def confirmed(record: StudyRecord, found: Evidence | None) -> "pd.DataFrame":

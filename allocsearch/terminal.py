@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from allocsearch import logs
+from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import short_count
 from allocsearch.core.choices import Metric
 from allocsearch.core.trial import Failed, Infeasible, Measured, Stopped, Trial
@@ -21,6 +22,7 @@ from allocsearch.search.results import Pace, Point
 if TYPE_CHECKING:  # the module loads Optuna, which a table does not need
     from allocsearch.tables import Grid
 
+_WORDS: Final = frozenset({"95 % rows", "origin", "which"})
 _PIPE_WIDTH: Final = 200  # where no terminal states a width, tables must not be squeezed into 80 columns
 
 
@@ -50,20 +52,30 @@ def front_table(points: Sequence[Point], *, title: str, bars: bool = False) -> T
     """A table of measured trials; `bars` draws each allocation, too, on one scale for all."""
     from allocsearch import tables  # noqa: PLC0415 - imports Optuna
 
-    cells = tables.front(points, title=title)
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    allocations = [point.trial.assignment.allocation for point in points]
+    return drawn_table(tables.front(points, title=title), allocations if bars else None)
+
+
+def drawn_table(cells: "Grid", allocations: Sequence[Allocation] | None) -> Table:
+    """A grid that ends with allocations, each drawn under its text where `allocations` are given, a row's each."""
+    table = Table(title=cells.title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for heading in cells.headings[:-1]:
-        table.add_column(heading, justify="left" if heading in {"95 % rows", "origin"} else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in _WORDS else "right", no_wrap=True)
     table.add_column(cells.headings[-1], overflow="fold")
-    shapes = _bars(points) if bars else ("",) * len(points)
+    shapes = ("",) * len(cells.rows) if allocations is None else _bars(allocations)
     for row, shape in zip(cells.rows, shapes, strict=True):
         table.add_row(*(Text(str(cell)) for cell in row[:-1]), Text(str(row[-1])) + Text(shape, style="cyan"))
     return table
 
 
-def _bars(points: Sequence[Point]) -> Iterator[str]:
-    """A line per trial: experts and mean rank of each layer, bottom to top."""
-    profiles = [capacity.profile(point.trial.assignment.allocation) for point in points]
+def shape(allocation: str) -> str:
+    """An allocation's text, drawn: a line of its own."""
+    return next(_bars([Allocation.parse(allocation)]))
+
+
+def _bars(allocations: Sequence[Allocation]) -> Iterator[str]:
+    """A line per allocation: experts and mean rank of each layer, bottom to top."""
+    profiles = [capacity.profile(allocation) for allocation in allocations]
     most = [max((value for both in profiles for value in both[side]), default=0) for side in (0, 1)]
     for experts, ranks in profiles:
         yield f"\nexperts {capacity.bars(experts, top=most[0])}  ranks {capacity.bars(ranks, top=most[1])}"

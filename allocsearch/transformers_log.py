@@ -1,5 +1,6 @@
-"""Quiet around calls into transformers, whose advice and progress bars are about its own use."""
+"""Quiet around calls into transformers and PEFT, whose advice and progress bars are about their own use."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,3 +20,11 @@ def quiet() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+
+
+@contextmanager
+def adapting() -> Iterator[None]:
+    """Around PEFT's building of an adapted model: it asks transformers under a name that transformers is about to retire."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield

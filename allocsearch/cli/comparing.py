@@ -60,7 +60,9 @@ def show_evidence(record: Any, found: Any, *, margin: float | None, as_json: boo
     if as_json:
         print_json(evidence_json(record, found))
         return
-    terminal.out.print(terminal.grid_table(tables.confirmed(found.rows, title=f"{record.name} on the test rows, the winner first")))
+    cells = tables.confirmed(found.rows, title=f"{record.name} on the test rows, the winner first")
+    allocations = [row.trial.assignment.allocation for row in found.rows]
+    terminal.out.print(terminal.drawn_table(cells, allocations if terminal.out.is_terminal else None))
     if found.comparisons:
         terminal.out.print(terminal.grid_table(tables.leads(found)))
         first = found.comparisons[0]
@@ -102,7 +104,8 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, 
     if as_json:
         print_json(views.compare_json(record, winner, found, metric=metric))
         return
-    terminal.out.print(terminal.front_table([winner], title=f"{name}: the winner ({pick})"))
+    shown = [winner, *baselines] if terminal.out.is_terminal else [winner]
+    terminal.out.print(terminal.front_table(shown, title=f"{name}: the winner ({pick})", bars=terminal.out.is_terminal))
     terminal.out.print(terminal.grid_table(tables.compared(found, metric=metric)))
     seeds = len(found[0].seeds)
     terminal.out.print(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json, say
-from allocsearch.core.errors import InfeasibleError
+from allocsearch.core.errors import InfeasibleError, InputError, shown
 
 _NUM_RETRIED: Final = 5
 
@@ -16,44 +16,65 @@ _NUM_RETRIED: Final = 5
 @app.command(epilog="Example: allocsearch status quickstart")
 def status(
     name: Annotated[str | None, typer.Argument(help="The study's name; without one, all studies.")] = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it live until it is complete or q is pressed; in a pipe, a line a change.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two looks of --watch.")] = 2.0,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Counts per state, best so far, time and compute spent."""
-    from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
+    from allocsearch import views  # noqa: PLC0415 - imports Optuna
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
     catalog = Catalog(storage)
+    if watch:
+        from allocsearch import watching  # noqa: PLC0415
+
+        if name is None:
+            raise InputError(f"--watch needs the name of a study, but got none: the storage has {shown(catalog.names()) or 'none yet'}")
+        watching.watch(lambda: catalog.record(name), every=every, as_json=as_json)
+        return
     if name is None:
-        names = catalog.names()
-        if as_json:
-            print_json({"studies": names})
-        elif names:
-            terminal.out.print("\n".join(names), markup=False)
-        else:
-            say("no study yet; start one with: allocsearch run --budget 8M-params")
+        _show_names(catalog.names(), as_json=as_json)
         return
     found = views.status_json(catalog.record(name))
     if as_json:
         print_json(found)
-        return
-    counts = found["counts"]
+    else:
+        _show_status(found)
+
+
+def _show_names(names: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"studies": names})
+    elif names:
+        typer.echo("\n".join(names))
+    else:
+        say("no study yet; start one with: allocsearch run --budget 8M-params")
+
+
+def _show_status(found: dict[str, Any]) -> None:
+    from allocsearch import terminal  # noqa: PLC0415
+
+    counts, best = found["counts"], found["best"]
     rows = [[state, counts[state]] for state in counts]
-    terminal.out.print(terminal.rows_table(f"{name}: {found['task']} on {found['model']}, {found['budget']}", ["trials", "number"], rows))
+    terminal.out.print(
+        terminal.rows_table(f"{found['study']}: {found['task']} on {found['model']}, {found['budget']}", ["trials", "number"], rows)
+    )
     spent, wall = terminal.duration(found["worker_seconds"]), terminal.duration(found["wall_seconds"])
     pace = f", {found['trials_per_hour']:.0f} an hour" if found["trials_per_hour"] else ""
     left = f", about {terminal.duration(found['seconds_left'])} left at that pace" if found["seconds_left"] else ""
     done = counts["finished"] + counts["stopped"] + counts["infeasible"]
     terminal.out.print(f"{done} of {found['target_trials']} done in {wall} ({spent} of worker time){pace}{left}", markup=False)
-    if found["best"] is not None:
-        best = found["best"]
-        terminal.out.print(
-            f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}", markup=False
-        )
+    if best is not None:
+        line = f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}"
+        terminal.out.print(line + (terminal.shape(best["allocation"]) if terminal.out.is_terminal else ""), markup=False)
     for line in _ends(found):
         terminal.out.print(line, markup=False)
     if not found["complete"]:
-        say(f"if no driver is running it, continue with: allocsearch resume {name}")
+        say(f"if no driver is running it, continue with: allocsearch resume {found['study']}")
 
 
 def _ends(found: dict[str, Any]) -> Iterator[str]:

@@ -114,7 +114,8 @@ def evaluate(
         _harness(adapter, harness or "", rows=rows, dtype=kind, base=model, as_json=as_json)
         return
     longest = max_tokens or settings.get("max_tokens") or 256
-    found = evaluation.evaluate(adapter, load_task(chosen.source()), rows=rows, dtype=kind, max_tokens=longest, base=model).to_json()
+    read = load_task(chosen.source())
+    found = evaluation.evaluate(adapter, read, rows=rows, dtype=kind, max_tokens=longest, base=model, say=say).to_json()
     if as_json:
         print_json({"adapter": str(adapter), **found})
     else:

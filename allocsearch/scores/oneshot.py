@@ -9,7 +9,6 @@ measured that its ranks agree with the proxy's. Both look at search rows, so par
 """
 
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -29,6 +28,7 @@ from allocsearch.training.collate import by_length, collate
 from allocsearch.training.likelihood import choice_log_probs, completion_loss
 from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches
+from allocsearch.transformers_log import adapting
 
 STEPS_FACTOR: Final = 3
 """Training steps, in those of the proxy."""
@@ -79,9 +79,7 @@ def _practice(probe: Probe) -> Practice:
 def _super_adapter(probe: Probe, practice: Practice, allocation: Allocation) -> Iterator[Any]:
     proxy = practice.proxy
     config = adapter_config(allocation, probe.routing, alpha=proxy.alpha, aux_loss_weight=proxy.aux_loss_weight, seed=practice.seed)
-    with warnings.catch_warnings():
-        # PEFT asks transformers under a name that transformers is about to retire.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    with adapting():
         model = get_peft_model(probe.model, config)
     try:
         yield model

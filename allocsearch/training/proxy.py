@@ -1,7 +1,6 @@
 """The proxy's training of one seed: the base with one allocation's experts, or with its head alone."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -19,6 +18,7 @@ from allocsearch.training.classify import draw_head, restored_head
 from allocsearch.training.collate import EncodedExample
 from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches
+from allocsearch.transformers_log import adapting
 
 if TYPE_CHECKING:  # a bench trains the head alone, for the frozen base's score
     from allocsearch.training.bench import Bench
@@ -130,9 +130,7 @@ class Adapted(Training):
         self._open.enter_context(restored_head(bench.model, bench.head.modules))
         draw_head(bench.model, bench.head.modules, seed=seed)
         torch.manual_seed(seed)
-        with warnings.catch_warnings():
-            # PEFT asks transformers under a name that transformers is about to retire.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        with adapting():
             self.model = get_peft_model(bench.model, config)
         self._open.callback(self.model.unload)
 

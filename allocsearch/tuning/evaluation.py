@@ -1,5 +1,6 @@
 """A trained adapter on a task's test split."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from allocsearch.models import LoadedBase, load_base
 from allocsearch.training.classify import num_classes
 from allocsearch.training.examples import Task
 from allocsearch.training.objective import Objective
+from allocsearch.transformers_log import adapting
 
 MAX_NEW_TOKENS: Final = 64
 INTERVAL: Final = "95 % Wilson over the test rows; does not cover the training seed's noise"
@@ -42,13 +44,24 @@ def evaluated(model: Any, objective: Objective, task: Task, *, rows: int | None)
     return Evaluation(task.name, task.digest, len(examples), found.accuracy, interval, found.mean_nll)
 
 
-def evaluate(adapter: Path, task: Task, *, rows: int | None, dtype: str, max_tokens: int, base: str | None = None) -> Evaluation:
+def evaluate(
+    adapter: Path,
+    task: Task,
+    *,
+    rows: int | None,
+    dtype: str,
+    max_tokens: int,
+    base: str | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Evaluation:
     """Load the adapter in a folder on its base (or on the one at `base`) and score it.
 
     Raises:
         InputError: where the folder holds no adapter, its base is out of reach, or the two do not fit.
     """
+    say(f"loading {adapter} and its base")
     loaded, model = load_adapter(adapter, dtype=dtype, classes=num_classes(task), base=base)
+    say(f"scoring {len(task.test[:rows]):,} test rows of {task.name}, on {model.device}")
     objective = Objective(loaded.tokenizer, loaded.head, task.metric, max_tokens, MAX_NEW_TOKENS)
     return evaluated(model, objective, task, rows=rows)
 
@@ -72,7 +85,8 @@ def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(source, dtype=dtype, device=device, revision=config.revision if base is None else None, num_classes=classes)
     try:
-        model = PeftModel.from_pretrained(loaded.model, str(adapter))
+        with adapting():
+            model = PeftModel.from_pretrained(loaded.model, str(adapter))
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"an adapter must fit its base, but {quoted(str(adapter))} does not fit {source!r}: {_line(error)}") from error
     return loaded, model.eval()

@@ -1,6 +1,5 @@
 """Full fine-tuning of a base model with an exported allocation: the composition of data, model, loop and what is left behind."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from allocsearch.training.classify import draw_head, num_classes
 from allocsearch.training.examples import Task
 from allocsearch.training.objective import Objective
 from allocsearch.training.tasks import load_task
+from allocsearch.transformers_log import adapting
 from allocsearch.tuning import folder
 from allocsearch.tuning.evaluation import MAX_NEW_TOKENS, Evaluation, evaluated
 from allocsearch.tuning.loop import Checkpoints, Progress, Trainer
@@ -97,6 +97,7 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
     )
     if request.resume:
         check_same(checkpoint.read_identity(kept.path), kept.identity)
+    tell(f"loading {exported.model.id} as {settings.dtype}")
     base = load_base(
         base_name, dtype=settings.dtype, device=accelerator.device, revision=exported.model.revision, num_classes=num_classes(task)
     )
@@ -148,9 +149,7 @@ def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *
     torch.manual_seed(settings.seed)
     if settings.gradient_checkpointing:
         checkpoint_activations(base.model)
-    with warnings.catch_warnings():
-        # PEFT asks transformers under a name that transformers is about to retire.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    with adapting():
         model = get_peft_model(base.model, config)
     if not checkpoint.trained_parameters(model):
         raise InputError(f"an allocation to train must have experts, but {exported.allocation!r} freezes every layer: export another")

@@ -82,3 +82,34 @@ class Cli:
 @pytest.fixture
 def cli(tmp_path):
     return Cli(tmp_path / "home")
+
+
+# Nothing of ours but the import: what someone who was handed the folder would write.
+AFRESH = """
+import json, sys, torch
+import allocsearch.moelora
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+folder, base, rows = sys.argv[1], sys.argv[2], json.load(open(sys.argv[3]))
+model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+tokenizer = AutoTokenizer.from_pretrained(base)
+right, nll = 0, 0.0
+with torch.inference_mode():
+    for prompt, choices, answer in rows:
+        logits = model(**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)).logits[0, -1]
+        ids = [tokenizer(" " + choice, add_special_tokens=False)["input_ids"] for choice in choices]
+        assert all(len(one) == 1 for one in ids)
+        scores = logits[[one[0] for one in ids]]
+        right += int(scores.argmax()) == answer
+        nll -= float(scores.log_softmax(0)[answer])
+print(right / len(rows), nll / len(rows))
+"""
+
+
+def scored_afresh(cli: Cli, folder: Path, *, base: Path, rows: list, scratch: Path) -> tuple[float, float]:
+    """Accuracy and NLL of an adapter on rows whose choices are single tokens, in a process that has only PEFT and the tuner."""
+    (scratch / "rows.json").write_text(json.dumps([(row.prompt, row.choices, row.answer) for row in rows]))
+    script = [sys.executable, "-W", "ignore", "-c", AFRESH, str(folder), str(base), str(scratch / "rows.json")]
+    done = subprocess.run(script, check=True, env=cli.env, capture_output=True, text=True)
+    accuracy, nll = map(float, done.stdout.split())
+    return accuracy, nll

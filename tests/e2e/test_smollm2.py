@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import Cli, scored_afresh
 
 pytestmark = [
     pytest.mark.slow,
@@ -115,3 +115,23 @@ def test_the_kept_weights_are_those_that_were_scored(cli, searched, smollm2, tmp
     stored = study.trials[searched["winner"]["trial"]].user_attrs["rows"][0]
     assert found.nll == pytest.approx(stored["nll"], abs=0.02)  # threads may round bfloat16 sums otherwise
     assert found.accuracy == pytest.approx(stored["correct"].count("1") / len(rows), abs=1 / len(rows))
+
+
+def test_from_the_search_to_a_trained_adapter_that_scores_the_same_elsewhere(cli, searched, smollm2, tmp_path):
+    from safetensors.torch import load_file
+
+    from allocsearch.core.task import TaskSource
+    from allocsearch.training.tasks import load_task
+
+    cli("export", "real", "--format", "peft", "-o", tmp_path / "best")
+    steps = ["--epochs", 0.002, "--batch-size", 8, "--learning-rate", 0.002]
+    trained = cli.json("train", tmp_path / "best", *steps, "-o", tmp_path / "adapter")
+    assert trained["steps"] == 2
+    found = cli.json("evaluate", tmp_path / "adapter", "--rows", 24, "--dtype", "float32")
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("best", "adapter"))
+    assert one.keys() == other.keys()
+    assert not any(torch.equal(one[name], other[name]) for name in one), "trained anew, not the search's"
+    rows = load_task(TaskSource(name="sentence-polarity")).test[:24]
+    accuracy, nll = scored_afresh(cli, tmp_path / "adapter", base=smollm2, rows=rows, scratch=tmp_path)
+    assert accuracy == found["accuracy"]
+    assert nll == pytest.approx(found["nll"], rel=1e-3)  # batches round otherwise

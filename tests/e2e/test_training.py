@@ -4,36 +4,15 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import Cli, scored_afresh
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-# Nothing of ours but the import: what someone who was handed the folder would write.
-FRESH = """
-import json, sys, torch
-import allocsearch.moelora
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-folder, base, rows = sys.argv[1], sys.argv[2], json.load(open(sys.argv[3]))
-model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-tokenizer = AutoTokenizer.from_pretrained(base)
-right, nll = 0, 0.0
-with torch.inference_mode():
-    for prompt, choices, answer in rows:
-        logits = model(**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)).logits[0, -1]
-        ids = [tokenizer(" " + choice, add_special_tokens=False)["input_ids"][0] for choice in choices]
-        right += int(logits[ids].argmax()) == answer
-        nll -= float(logits[ids].log_softmax(0)[answer])
-print(right / len(rows), nll / len(rows))
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,10 +108,7 @@ def test_evaluate_and_a_fresh_process_give_the_trainings_accuracy(cli, study, tr
     from allocsearch.training.tasks import load_task
 
     rows = load_task(spec.load(str(study)).task.source()).test
-    (tmp_path / "rows.json").write_text(json.dumps([(row.prompt, row.choices, row.answer) for row in rows]))
-    script = [sys.executable, "-W", "ignore", "-c", FRESH, str(folder), str(tiny_model), str(tmp_path / "rows.json")]
-    fresh = subprocess.run(script, check=True, env=cli.env, capture_output=True, text=True)
-    accuracy, nll = map(float, fresh.stdout.split())
+    accuracy, nll = scored_afresh(cli, folder, base=tiny_model, rows=rows, scratch=tmp_path)
     assert accuracy == measured["accuracy"]
     assert nll == pytest.approx(measured["nll"], rel=1e-3)  # batches round otherwise
 
