@@ -4,8 +4,9 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -57,11 +58,21 @@ def exposed(hosts: Iterable[str], services: Iterable[Service] = SERVICES) -> Ite
         yield Finding("binds", "ok", f"no {names} answers without a login beyond loopback")
 
 
-def answers(service: Service, host: str) -> bool:
+def open_job_server(url: str) -> Finding | None:
+    """A warning where Ray's job server at `url`, on another machine, takes orders from anybody."""
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    ray = replace(SERVICES[0], port=parts.port or (443 if secure else 80))
+    if host == "localhost" or host.startswith("127.") or host == "::1" or not answers(ray, host, scheme=parts.scheme):
+        return None
+    return Finding("binds", "warn", f"the job server at {_authority(host, ray.port)} asks nobody who is there", ray.remedy)
+
+
+def answers(service: Service, host: str, *, scheme: str = "http") -> bool:
     """Whether `service` answers at `host` to a request that carries no credentials."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{_authority(host, service.port)}{service.path}", timeout=_SECONDS) as answer:
+        with opener.open(f"{scheme}://{_authority(host, service.port)}{service.path}", timeout=_SECONDS) as answer:
             return service.marker.encode() in answer.read(_BYTES)
     except (OSError, ValueError):  # nobody listens, or it refuses: HTTP errors are OSErrors
         return False

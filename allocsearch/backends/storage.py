@@ -35,6 +35,11 @@ def storage_url(url: str | None) -> str:
     return url or os.environ.get("ALLOCSEARCH_STORAGE") or _url_in_file() or f"sqlite:///{home() / 'studies.db'}"
 
 
+def storage_in_environment() -> bool:
+    """Whether the environment names a storage."""
+    return any(os.environ.get(name) for name in ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE"))
+
+
 def _url_in_file() -> str | None:
     file = os.environ.get("ALLOCSEARCH_STORAGE_FILE")
     if not file:

@@ -5,13 +5,16 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import Address, Inline, Json, Storage, Workers, app, interrupted, print_json, say
+from allocsearch.cli.app import app, interrupted, print_json, say
 from allocsearch.cli.completing import study_names
+from allocsearch.cli.launch import STUDY_FILE, Launch, flags, launches, submit
 from allocsearch.core.choices import Metric
 
 
 @app.command(epilog="Example: allocsearch calibrate quickstart --allocations 8 --seeds 2")
+@launches
 def calibrate(
+    launch: Launch,
     study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.", autocompletion=study_names)] = "quickstart",
     *,
     budget: Annotated[str | None, typer.Option(help="As for run.")] = None,
@@ -24,24 +27,27 @@ def calibrate(
     one_shot: Annotated[bool, typer.Option("--one-shot", help="And one-shot scores, for which one super-adapter is trained.")] = False,
     metric: Annotated[Metric, typer.Option(help="What the recommendation is for.")] = "accuracy",
     margin: Annotated[float, typer.Option(min=0.01, help="The difference to resolve: points of accuracy, or mnat of NLL.")] = 1.0,
-    workers: Workers = None,
-    storage: Storage = None,
-    address: Address = None,
-    inline: Inline = False,
-    as_json: Json = False,
 ) -> None:
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
     from allocsearch import spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
     from allocsearch.calibrating import calibrating, default_scores  # noqa: PLC0415
     from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
-    from allocsearch.workplace import Options  # noqa: PLC0415
 
     parsed = specs.load(study, {"budget": budget, "model": model, "task": task, "name": name})
-    options = Options(storage, workers, address, None, inline)
+    if launch.submit is not None:
+        asked = {
+            "allocations": allocations,
+            "seeds": seeds,
+            "no_scores": not scores,
+            "one_shot": one_shot,
+            "metric": metric,
+            "margin": margin,
+        }
+        submit(launch, parsed.name, ["calibrate", STUDY_FILE, *flags(asked)], spec=parsed)
     with (
         logs.about(study=parsed.name),
-        calibrating(parsed, num_allocations=allocations, num_seeds=seeds, options=options, say=say) as running,
+        calibrating(parsed, num_allocations=allocations, num_seeds=seeds, options=launch.options, say=say) as running,
     ):
         try:
             for staged in running:
@@ -53,7 +59,7 @@ def calibrate(
             raise
         found = running.result([*(default_scores(parsed) if scores else ()), *((ONE_SHOT,) if one_shot else ())])
     advice = recommend(found, metric=metric, difference=margin / UNITS[metric][0])
-    if as_json:
+    if launch.as_json:
         print_json({"study": parsed.name, "calibration": found.to_json(), "recommendation": advice.to_json()})
         return
     _show(terminal, found, advice, metric=metric, name=parsed.name)

@@ -5,29 +5,18 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import (
-    Address,
-    Artifacts,
-    Inline,
-    Json,
-    MetricsHost,
-    MetricsPort,
-    Name,
-    Storage,
-    Workers,
-    app,
-    interrupted,
-    print_json,
-    say,
-)
+from allocsearch.cli.app import Name, app, interrupted, print_json, say
 from allocsearch.cli.completing import model_names, space_names, study_names
+from allocsearch.cli.launch import STUDY_FILE, LongLaunch, flags, launches, submit
 from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InfeasibleError, LostLeaseError
-from allocsearch.metrics import LOOPBACK, Meter, metered
+from allocsearch.metrics import Meter, metered
 
 
 @app.command(epilog="Example: allocsearch run --budget 8M-params")
+@launches
 def run(
+    launch: LongLaunch,
     study: Annotated[str, typer.Argument(help="A name under studies/, or a YAML path.", autocompletion=study_names)] = "quickstart",
     *,
     budget: Annotated[str | None, typer.Option(help="Such as 50M-params, 8M-active or 1.5%, joined by commas.")] = None,
@@ -43,19 +32,10 @@ def run(
         float | None, typer.Option(min=0.01, max=99, help="Name the smallest allocation not worse than the winner by more points.")
     ] = None,
     warm_from: Annotated[str | None, typer.Option(help="An earlier study in the storage; its best allocations are tried first.")] = None,
-    workers: Workers = None,
-    storage: Storage = None,
-    address: Address = None,
-    artifacts: Artifacts = None,
-    inline: Inline = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
-    as_json: Json = False,
 ) -> None:
     """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
     from allocsearch import driver, spec as specs  # noqa: PLC0415, I001 - imports torch
-    from allocsearch.workplace import Options  # noqa: PLC0415
 
     overrides = {
         "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective,
@@ -65,53 +45,50 @@ def run(
     if margin is not None:
         parsed = parsed.model_copy(update={"confirmation": parsed.confirmation.model_copy(update={"margin": margin})})
     name = parsed.name
-    options = Options(storage, workers, address, artifacts, inline)
     if dry_run:
-        _show_plan(parsed, name, options, as_json=as_json)
+        _show_plan(parsed, name, launch.options, as_json=launch.as_json)
         return
-    done = _finished_before(driver, parsed, name, storage)
+    if launch.submit is not None:
+        submit(launch, name, ["run", STUDY_FILE], spec=parsed)
+    done = _finished_before(driver, parsed, name, launch.storage)
     if done is not None:
         say(f"study {name!r} of the same spec is finished already; this is its result")
-        _show_result(done, name, as_json=as_json)
+        _show_result(done, name, as_json=launch.as_json)
         return
     source = driver.source_of(study, overrides)
     with (
         logs.about(study=name),
-        metered(metrics_port, metrics_host) as meter,
-        driver.start(parsed, source=source, options=options, say=say) as running,
+        metered(launch.metrics_port, launch.metrics_host) as meter,
+        driver.start(parsed, source=source, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=parsed.trials, storage=storage, as_json=as_json)
+        _drive(running, meter, num_trials=parsed.trials, storage=launch.storage, as_json=launch.as_json)
 
 
 @app.command(epilog="Example: allocsearch resume quickstart")
+@launches
 def resume(
+    launch: LongLaunch,
     name: Name,
     *,
     trials: Annotated[int | None, typer.Option(min=1, help="A new target number of finished trials.")] = None,
-    workers: Workers = None,
-    storage: Storage = None,
-    address: Address = None,
-    artifacts: Artifacts = None,
-    inline: Inline = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    as_json: Json = False,
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
+    if launch.submit is not None:
+        submit(launch, name, ["resume", name, *flags({"trials": trials})])
     from allocsearch import driver  # noqa: PLC0415 - imports torch
-    from allocsearch.workplace import Options  # noqa: PLC0415
 
-    options = Options(storage, workers, address, artifacts, inline)
     with (
         logs.about(study=name),
-        metered(metrics_port, metrics_host) as meter,
-        driver.resume(name, num_trials=trials, options=options, say=say) as running,
+        metered(launch.metrics_port, launch.metrics_host) as meter,
+        driver.resume(name, num_trials=trials, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=running.record.num_trials, storage=storage, as_json=as_json)
+        _drive(running, meter, num_trials=running.record.num_trials, storage=launch.storage, as_json=launch.as_json)
 
 
 @app.command(epilog="Example: allocsearch confirm quickstart --seeds 3")
+@launches
 def confirm(
+    launch: LongLaunch,
     name: Name,
     *,
     candidates: Annotated[int, typer.Option(min=1, help="Allocations of the search to train anew, baselines not counted.")] = 3,
@@ -122,28 +99,21 @@ def confirm(
     random_trials: Annotated[
         int | None, typer.Option(min=0, help="Random allocations whose best is a baseline. Default: as many as the sampler proposed.")
     ] = None,
-    workers: Workers = None,
-    storage: Storage = None,
-    address: Address = None,
-    artifacts: Artifacts = None,
-    inline: Inline = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    as_json: Json = False,
 ) -> None:
     """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
+    given = {"candidates": candidates, "seeds": seeds, "random_trials": random_trials, "margin": margin}
+    if launch.submit is not None:
+        submit(launch, name, ["confirm", name, *flags(given)])
     from allocsearch import driver  # noqa: PLC0415 - imports torch
     from allocsearch.spec import ConfirmationSpec  # noqa: PLC0415
-    from allocsearch.workplace import Options  # noqa: PLC0415
 
-    options = Options(storage, workers, address, artifacts, inline)
-    wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials, margin=margin)
+    wanted = ConfirmationSpec.model_validate(given)
     with (
         logs.about(study=name),
-        metered(metrics_port, metrics_host) as meter,
-        driver.resume(name, confirmation=wanted, options=options, say=say) as running,
+        metered(launch.metrics_port, launch.metrics_host) as meter,
+        driver.resume(name, confirmation=wanted, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=running.record.num_trials, storage=storage, as_json=as_json, search=False)
+        _drive(running, meter, num_trials=running.record.num_trials, storage=launch.storage, as_json=launch.as_json, search=False)
 
 
 def _drive(running: Any, meter: Meter, *, num_trials: int, storage: str | None, as_json: bool, search: bool = True) -> None:

@@ -1,0 +1,169 @@
+"""What the commands that train trials have in common: their options, and `--submit`, which sends such a command to a cluster."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from allocsearch.cli.app import Address, Artifacts, Inline, Json, MetricsHost, MetricsPort, Storage, Workers, say
+from allocsearch.core.errors import InputError
+from allocsearch.metrics import LOOPBACK
+
+STUDY_FILE: Final = "study.yaml"
+"""What a study's spec is called in a job's working folder."""
+
+Gpus = Annotated[float | None, typer.Option("--gpus", min=0, help="GPUs of each trial; 0.5 lets two share one. Default: 1 if any.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of each trial. Another number rounds sums differently.")]
+MemoryGb = Annotated[float | None, typer.Option("--memory-gb", min=0.001, help="The most main memory that each trial may take.")]
+Submit = Annotated[
+    str | None,
+    typer.Option("--submit", help="Run this as a job of the Ray cluster whose job server is at this URL, with that cluster's storage."),
+]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The options that say where trials run and who is told."""
+
+    workers: Workers = None
+    gpus: Gpus = None
+    threads: Threads = None
+    memory_gb: MemoryGb = None
+    storage: Storage = None
+    address: Address = None
+    submit: Submit = None
+    inline: Inline = False
+    as_json: Json = False
+
+    @property
+    def options(self) -> Any:
+        """As the driver takes them."""
+        from allocsearch.resources_spec import ResourcesSpec  # noqa: PLC0415 - imports pydantic
+        from allocsearch.workplace import Options  # noqa: PLC0415 - imports torch
+
+        resources = ResourcesSpec(gpus=self.gpus, threads=self.threads, memory_gb=self.memory_gb)
+        return Options(self.storage, self.workers, self.address, getattr(self, "artifacts", None), self.inline, resources)
+
+
+@dataclass(frozen=True)
+class LongLaunch(Launch):
+    """Also for what keeps weights and takes long enough to be watched."""
+
+    artifacts: Artifacts = None
+    metrics_port: MetricsPort = None
+    metrics_host: MetricsHost = LOOPBACK
+
+
+def launches(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives `command` the options of its first parameter's class, which it gets as one value: their list stands in one place."""
+    launch, *own = inspect.signature(command, eval_str=True).parameters.values()
+    shared = inspect.signature(launch.annotation, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def launched(**given: Any) -> None:
+        command(launch.annotation(**{each.name: given.pop(each.name) for each in shared}), **given)
+
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in shared]
+    launched.__signature__ = inspect.Signature([*own, *keywords])  # type: ignore[attr-defined]
+    return launched
+
+
+def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None) -> NoReturn:
+    """Send the command to the cluster, show its log on stderr until it ends, and end with its exit code.
+
+    Args:
+        launch: what to do with it.
+        name: the study's.
+        arguments: the command with its own options, to which the shared ones are added here.
+        spec: a study that travels along, as `STUDY_FILE`.
+
+    Raises:
+        InputError: where the command could not run there, or would carry a password.
+        typer.Exit: always, at the end.
+    """
+    _check(launch)
+    from allocsearch.backends.ray_jobs import Job, JobServer  # noqa: PLC0415 - seconds to import
+
+    assert launch.submit is not None
+    server = JobServer(launch.submit)
+    for line in _notes(launch, spec):
+        say(line)
+    job_id = server.submit(Job(name, [*arguments, *_shared(launch)], _files(spec)))
+    say(f"job {job_id} is in the hands of {server.url}")
+    try:
+        code = server.follow(job_id, lambda text: typer.echo(text, err=True, nl=False))
+    except KeyboardInterrupt:
+        say(f"no longer following; the job goes on. Follow it: ray job logs --address {server.url} --follow {job_id}")
+        say(f"Stop it, everything kept: ray job stop --address {server.url} {job_id}")
+        raise
+    raise typer.Exit(code)
+
+
+def flags(given: Mapping[str, object]) -> list[str]:
+    """`{"max_seeds": 3}` as `--max-seeds 3`; what is None, or a switch that is off, is left out."""
+    found: list[str] = []
+    for name, value in given.items():
+        if value is None or value is False:
+            continue
+        found.append(f"--{name.replace('_', '-')}")
+        found += [] if value is True else [str(value)]
+    return found
+
+
+def _shared(launch: Launch) -> list[str]:
+    """The shared options as the head gets them. It joins its own cluster."""
+    left_out = {"address", "submit", "inline", "as_json"}
+    given = {field.name: getattr(launch, field.name) for field in fields(launch) if field.name not in left_out}
+    if given.get("artifacts") is not None:
+        given["artifacts"] = launch.options.artifacts.absolute()
+    if given.get("metrics_port") is None:
+        given.pop("metrics_host", None)
+    return [*flags(given), "--address", "auto"]
+
+
+def _check(launch: Launch) -> None:
+    for option, value, why in (
+        ("--address", launch.address, "it joins the cluster by itself"),
+        ("--inline", launch.inline, "it trains on the cluster's workers"),
+        ("--json", launch.as_json, "its log is one stream: ask for the result afterwards, as with allocsearch front NAME --json"),
+    ):
+        if value:
+            raise InputError(f"a driver sent by --submit must come without {option}: {why}")
+    if launch.storage is None:
+        return
+    from allocsearch.backends.storage import parsed_url  # noqa: PLC0415 - imports Optuna
+
+    url = parsed_url(launch.storage)
+    if url.password or any("password" in key.lower() for key in url.query):
+        raise InputError(
+            "a job's command must hold no password, as Ray's dashboard shows it: leave --storage out, and set "
+            "ALLOCSEARCH_STORAGE_FILE or ALLOCSEARCH_STORAGE where the cluster's head is started"
+        )
+
+
+def _files(spec: Any) -> dict[str, str]:
+    if spec is None:
+        return {}
+    import yaml  # noqa: PLC0415 - with the rest of what reads studies
+
+    return {STUDY_FILE: yaml.safe_dump(spec.to_json(), sort_keys=False, allow_unicode=True)}
+
+
+def _notes(launch: Launch, spec: Any) -> list[str]:
+    """What the user may not expect of a command that runs elsewhere."""
+    from allocsearch.backends.storage import storage_in_environment  # noqa: PLC0415 - imports Optuna
+    from allocsearch.exposure import open_job_server  # noqa: PLC0415
+    from allocsearch.workplace import paths_of  # noqa: PLC0415 - imports torch
+
+    notes = []
+    folder = launch.options.artifacts
+    paths = [*(() if spec is None else paths_of(spec)), *([] if folder is None else [str(folder.absolute())])]
+    if paths:
+        notes.append(f"note: these must be on the cluster's nodes, as nothing but the study travels: {', '.join(paths)}")
+    if storage_in_environment():
+        notes.append("note: the job uses the storage of the cluster's head, not this shell's")
+    found = open_job_server(launch.submit or "")
+    return [*notes, f"warning: {found.found}: {found.remedy}"] if found else notes
