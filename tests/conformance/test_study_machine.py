@@ -1,35 +1,52 @@
-"""Asks, tells, duplicate tells, losses and crashes in any order: whatever happens, nothing is trained twice and the count is exact."""
+"""Asks, tells, duplicate and late tells, losses, crashes and changes of hands in any order, on every database.
+
+Whatever happens, each trial ends once, the count is exact, and a driver that has lost its lease changes nothing.
+"""
 
 import math
-import tempfile
 from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from itertools import count
 from typing import get_args
 
+import pytest
+import sqlalchemy
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.lease import Holder
+from allocsearch.backends.own_tables import LEASES
 from allocsearch.core.budget import Budget
+from allocsearch.core.errors import InputError, LostLeaseError
 from allocsearch.core.trial import Failed, Infeasible, Lost, Measured, SeedScore, Stopped
 from allocsearch.spec import Sampler
-from tests import strategies as _  # noqa: F401 - loads the Hypothesis profile
-from tests.conformance.toy import ROWS, Desk, allocation, measured
+from tests.conformance.toy import ROWS, Desk, allocation, measured, proposals_of
 
 TARGET, MAX_ATTEMPTS = 6, 2
+REFUSALS = LostLeaseError, UpdateFinishedTrialError  # Optuna looks at the trial before the lease is looked at
 _names = count()
-_folder = tempfile.TemporaryDirectory(prefix="allocsearch-machine-")
 
 
 class StudyMachine(RuleBasedStateMachine):
-    """What a study must look like is kept in four plain collections."""
+    """What a study must look like is kept in four plain collections. `late` are the drivers that have lost it, and what they ran."""
+
+    url: str
 
     @initialize(sampler=st.sampled_from(get_args(Sampler)), objective=st.sampled_from(["pareto", "accuracy"]))
     def create(self, sampler, objective):
-        self.desk = Desk(f"sqlite:///{_folder.name}/studies.db", f"machine-{next(_names)}")
+        self.desk = Desk(self.url, f"machine-{next(_names)}")
         limits = {"max_attempts": MAX_ATTEMPTS, "max_failed_share": 1.0}
-        self.study = self.desk.create(sampler=sampler, objective=objective, trials=TARGET, limits=limits)
+        self.desk.create(sampler=sampler, objective=objective, trials=TARGET, limits=limits)
+        self.reader = RDBStorage(self.url)
+        self.drivers = ExitStack()
+        self.study = self._drive()
+        self.late = []  # (study, the assignments that it believes to be running)
         self.running = {}  # number -> assignment
         self.in_line = {}  # lost or left behind: to be asked for again
         self.waiting = []  # warm starts that were never asked for
@@ -38,6 +55,8 @@ class StudyMachine(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "desk"):
+            self.drivers.close()
+            self.reader.engine.dispose()
             self.desk.close()
 
     @property
@@ -112,10 +131,49 @@ class StudyMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """The driver dies and another opens the study."""
-        self.study = self.desk.open()
-        self.in_line |= self.running
-        self.running = {}
+        """The driver dies, and another of the same machine sees that."""
+        self._change_lease(**asdict(replace(Holder.here(), born=0.0)))
+        self._hand_over()
+
+    @rule()
+    def fall_asleep(self):
+        """The driver misses its lease, another takes over, and the first does not know."""
+        self._change_lease(expires_at=1.0)
+        self.late.append((self.study, dict(self.running)))
+        self._hand_over()
+
+    @rule()
+    def nod(self):
+        """The driver misses its lease, and nobody notices."""
+        self._change_lease(expires_at=1.0)
+
+    @rule()
+    def come_too_early(self):
+        self._change_lease(expires_at=1e10)
+        with pytest.raises(InputError, match="one driver"):
+            self._drive()
+
+    @precondition(lambda self: any(running for _, running in self.late))
+    @rule(data=st.data(), kind=st.sampled_from(["measured", "failed", "lost"]))
+    def wake_up_and_tell(self, data, kind):
+        study, running = data.draw(st.sampled_from([late for late in self.late if late[1]]))
+        number = data.draw(st.sampled_from(sorted(running)))
+        outcome = {"measured": measured(running[number], seconds=99.0), "failed": Failed("late"), "lost": Lost("late")}[kind]
+        before = self._stored()
+        with pytest.raises(REFUSALS):
+            study.tell(number, outcome)
+        assert self._stored() == before
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data(), text=st.sampled_from(["2*4", "4x2*4"]))
+    def wake_up_and_ask(self, data, text):
+        study, _ = data.draw(st.sampled_from(self.late))
+        before = self._stored()
+        with suppress(*REFUSALS):  # it may also have nothing to ask for, as far as it knows
+            study.ask()
+        with suppress(*REFUSALS):
+            study.enqueue(allocation(text), text)
+        assert self._stored() == before
 
     @invariant()
     def the_study_agrees(self):
@@ -131,7 +189,7 @@ class StudyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ended and not self.running)
     @rule()
     def the_database_agrees(self):
-        stored = self.desk.stored().trials
+        stored, *_ = self._stored()
         kinds = {TrialState.COMPLETE: Measured, TrialState.PRUNED: Stopped | Infeasible, TrialState.FAIL: Failed}
         for trial in stored:
             if trial.number in self.ended:
@@ -152,6 +210,30 @@ class StudyMachine(RuleBasedStateMachine):
         assert isinstance(trial.outcome, Failed) if kind == "nan" else trial.outcome == outcome
         self.ended[assignment.number] = trial
 
+    def _drive(self):
+        catalog = Catalog(self.url)
+        self.drivers.enter_context(catalog.driving(self.desk.name))
+        return catalog.open(self.desk.name, self.desk.spec, proposals_of(self.desk.spec))
 
-TestStudyMachine = StudyMachine.TestCase
-TestStudyMachine.settings = settings(max_examples=15, stateful_step_count=25)
+    def _hand_over(self):
+        self.study = self._drive()
+        self.in_line |= self.running
+        self.running = {}
+
+    def _change_lease(self, **values):
+        with self.reader.engine.begin() as connection:
+            connection.execute(sqlalchemy.update(LEASES).where(LEASES.c.study == self.desk.name).values(values))
+
+    def _stored(self):
+        """All that the database has of the study, by nobody's memory."""
+        number = self.reader.get_study_id_from_name(self.desk.name)
+        attrs = self.reader.get_study_user_attrs(number), self.reader.get_study_system_attrs(number)
+        return self.reader.get_all_trials(number, deepcopy=False), *attrs
+
+
+@pytest.mark.parametrize(("database", "max_examples"), [("sqlite", 15), ("postgres", 4)])
+def test_a_study_stays_whole_whatever_happens(request, database, max_examples):
+    class Machine(StudyMachine):
+        url = request.getfixturevalue(f"{database}_url")
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=max_examples, stateful_step_count=25))
