@@ -6,140 +6,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from allocsearch import spec as specs
-from allocsearch.backends.catalog import Catalog, StudyRecord
-from allocsearch.backends.optuna_study import OptunaStudy
-from allocsearch.backends.storage import written
-from allocsearch.beside import MADE_WITH, Beside, StageTrial
-from allocsearch.board import Board
+from allocsearch.backends.catalog import LIMITS, Catalog, StudyRecord
 from allocsearch.calibrating import calibration_of
-from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
-from allocsearch.core.errors import InfeasibleError, InputError, shown
-from allocsearch.core.trial import Measured, Trial
+from allocsearch.core.errors import InputError, shown
 from allocsearch.documents import named
+from allocsearch.limits_spec import SPENDING
 from allocsearch.planning import Plan, plan
-from allocsearch.scores.starts import ScoredStart, scored_starts
-from allocsearch.search import recommendation, results
+from allocsearch.running import SCORED, TRANSFERRED, Run
+from allocsearch.scores.starts import scored_starts
+from allocsearch.search import recommendation
 from allocsearch.search.recommendation import warning
-from allocsearch.search.register import Register
-from allocsearch.search.schedule import halving
-from allocsearch.search.transfer import Transferred, transferred
+from allocsearch.search.transfer import transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
-from allocsearch.stages import Stages
-from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import HERE, Options, Say, TooManyFailuresError, executor_of, prepare, versions
+from allocsearch.workplace import HERE, Options, Say, prepare, versions
 
-_SCORED: Final = "scored_starts"
-_TRANSFERRED: Final = "transferred_starts"
 _NUM_TRANSFERRED: Final = 5
-_MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.")
+_MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.", *(f"limits.{name}" for name in SPENDING))
 """Parts of a spec that change nothing of what was found so far."""
-
-
-class Run:
-    """One driver on one study: iterating runs trials and yields each as it ends.
-
-    Attributes:
-        name: the study's.
-        record: the study as it stood when the run began.
-        metric: what its trials are ranked by.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        record: StudyRecord,
-        plan_: Plan,
-        *,
-        evaluator: ProxyEvaluator,
-        options: Options,
-        say: Say,
-        confirmation: ConfirmationSpec | None = None,
-    ) -> None:
-        self.name, self.record, self.plan = record.name, record, plan_
-        self.metric: Metric = record.spec.metric
-        self.pace = results.Pace()
-        self._evaluator, self._options, self._say = evaluator, options, say
-        made_with = {key: record.attrs[key] for key in MADE_WITH if key in record.attrs}
-        self._stages = Stages(Beside(catalog, plan_, record.name, evaluator, options, say, made_with))
-        self._url = catalog.url
-        self._board = Board(catalog, record.name, say)
-        self._confirmation = confirmation or record.confirmation
-        self._study: OptunaStudy = catalog.open(record.name, record.spec, plan_.proposals)
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """Every trial so far, by number."""
-        return tuple(self._study.trials())
-
-    @property
-    def register(self) -> Register:
-        """The trials so far, counted."""
-        return self._study.register
-
-    def __iter__(self) -> Iterator[Trial]:
-        """Run until the target is reached.
-
-        Raises:
-            TooManyFailuresError: where the share of failed trials passes the spec's limit, or no machine can run any. Everything is kept.
-            InfeasibleError: where no allocation fits into memory.
-            InputError: where the database no longer takes what is written.
-        """
-        with written(self._url):
-            yield from self._search()
-
-    def _search(self) -> Iterator[Trial]:
-        if self.record.num_missing == 0:
-            return  # no engine is started for nothing
-        for name, allocation in self._starts()[: self.plan.spec.trials]:
-            self._study.enqueue(allocation, name)  # those that the study has already are passed over
-        self.pace = results.Pace()
-        self._board.draw()
-        executor = executor_of(self.plan, self.record.num_missing, self._options, self._say)
-        for trial in executor.run(self._study, self._evaluator, scheduler=halving(self.plan.spec)):
-            if trial.outcome is not None:
-                self.pace.count()
-            self._evaluator.forget(trial)
-            if isinstance(trial.outcome, Measured):
-                self._keep_the_fronts_weights()
-            self._board.refresh()
-            yield trial
-        self._board.draw()
-        if self._study.exhausted:
-            self._say(
-                f"the space has no further allocation at these targets: {self._study.num_finished} of {self._study.num_trials} trials"
-            )
-        if self._study.failure_report is not None:
-            raise TooManyFailuresError(self._study.failure_report)
-        if self._study.infeasible_report is not None:
-            raise InfeasibleError(
-                f"at least one allocation must fit into memory, but none has: {self._study.infeasible_report}: start a new study with a "
-                "smaller budget, model or `proxy.max_tokens`, or on a device with more memory"
-            )
-
-    def _starts(self) -> list[tuple[str, Allocation]]:
-        """Published patterns, then what an earlier study found, then scored allocations; the last two as computed at the beginning."""
-        attrs = self.record.attrs
-        published = [(start.name, start.allocation) for start in self.plan.starts]
-        earlier = [(start.name, start.allocation) for start in map(Transferred.from_json, attrs.get(_TRANSFERRED, []))]
-        scores = map(ScoredStart.from_json, attrs.get(_SCORED, []))
-        return published + earlier + [(score.name, score.allocation) for score in scores if score.allocation is not None]
-
-    def follow_up(self) -> Iterator[StageTrial]:
-        """What follows the search: replication, then confirmation; see `Stages`."""
-        with written(self._url):
-            for staged in self._stages.follow_up(self.record.spec.replication, self._confirmation):
-                self._board.refresh()
-                yield staged
-            self._board.draw()
-
-    def _keep_the_fronts_weights(self) -> None:
-        """Adapters off the front are deleted: thousands of trials would fill a disk."""
-        front = {trial.outcome.artifact for trial in self._study.register.front if isinstance(trial.outcome, Measured)}
-        for name in self._study.artifacts - front:
-            self._study.forget_artifact(name)
-            if self._evaluator.artifacts is not None:
-                self._evaluator.artifacts.remove(name)
 
 
 @contextmanager
@@ -165,7 +49,7 @@ def start(
     evaluator, digests = prepare(spec, name, options, say)
     with catalog.driving(name):
         made = {"versions": versions(), "shape_digest": planned.shape.digest, "source": dict(source or {})}
-        attrs = {**digests, **made, _TRANSFERRED: earlier, _SCORED: _scored(planned, evaluator.model, say)}
+        attrs = {**digests, **made, TRANSFERRED: earlier, SCORED: _scored(planned, evaluator.model, say)}
         catalog.create(name, spec, attrs)
         yield Run(catalog, catalog.record(name), planned, evaluator=evaluator, options=options, say=say)
 
@@ -175,13 +59,14 @@ def resume(
     name: str,
     *,
     num_trials: int | None = None,
+    limits: Mapping[str, float] | None = None,
     confirmation: ConfirmationSpec | None = None,
     options: Options = HERE,
     say: Say = lambda _: None,
 ) -> Iterator[Run]:
     """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
 
-    `confirmation` takes the place of what the spec says of it.
+    `confirmation` takes the place of what the spec says of it, and so do `limits` on spending, by their names in the spec.
 
     Raises:
         InputError: where there is no such study, another driver runs it, or the spec, the model or the data have changed.
@@ -205,6 +90,8 @@ def resume(
     with catalog.driving(name):
         if num_trials is not None:
             catalog.retarget(name, num_trials)
+        if limits:
+            catalog.note(name, LIMITS, {**record.attrs.get(LIMITS, {}), **limits})
         record = catalog.record(name)
         yield Run(catalog, record, planned, evaluator=evaluator, options=options, say=say, confirmation=confirmation)
 

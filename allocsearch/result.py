@@ -11,6 +11,7 @@ from allocsearch.backends.catalog import Catalog, StudyRecord
 from allocsearch.core.errors import InfeasibleError
 from allocsearch.evidence import Evidence
 from allocsearch.exporting import Export, Format
+from allocsearch.running import Run
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 from allocsearch.telling import proof
@@ -190,7 +191,7 @@ def run(
     return load_study(spec.name, storage=storage, artifacts=artifacts)
 
 
-def _drive(running: driver.Run, *, num_trials: int, quiet: bool) -> None:
+def _drive(running: Run, *, num_trials: int, quiet: bool) -> None:
     from allocsearch import terminal  # noqa: PLC0415
 
     with terminal.display(running, num_trials=num_trials, quiet=quiet) as show:

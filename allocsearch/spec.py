@@ -14,6 +14,7 @@ from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
+from allocsearch.limits_spec import SPENDING, LimitsSpec
 from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
@@ -79,14 +80,6 @@ class ProxySpec(Closed):
     def num_steps(self) -> int:
         """Optimiser steps of one seed."""
         return max(1, round(self.train_rows * self.epochs / self.batch_size))
-
-
-class LimitsSpec(Closed):
-    """When to try again and when to give up. A trial under way is kept every `checkpoint_seconds`; null: never."""
-
-    max_attempts: Positive = 3
-    checkpoint_seconds: Annotated[float, Field(ge=0)] | None = 120.0
-    max_failed_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 def _as_budget(text: str) -> str:
@@ -167,7 +160,7 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, number of trials, resources or follow-up."""
+        """Sixteen hex digits of all that changes what the study finds; not its name, length, spending, resources or follow-up."""
         left_out: dict[str, Any] = {
             "name": True,
             "about": True,
@@ -175,6 +168,7 @@ class StudySpec(Closed):
             "resources": True,
             "replication": True,
             "confirmation": True,
+            "limits": set(SPENDING),
             "space": {"about"},
         }
         content = self.model_dump(mode="json", by_alias=True, exclude=left_out | {"space": {"about"}})

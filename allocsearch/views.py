@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from allocsearch.backends.catalog import StudyRecord
@@ -10,6 +11,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost, layer_costs
 from allocsearch.core.geometry import ModelShape, Routing
 from allocsearch.core.trial import Failed, Infeasible, Stopped, Trial
+from allocsearch.limits_spec import SPENDING
 from allocsearch.search import results
 from allocsearch.search.comparison import Comparison
 from allocsearch.search.results import Point
@@ -104,6 +106,8 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "counts": dict(found.counts),
         "worker_seconds": found.seconds_spent,
         "wall_seconds": record.wall_seconds,
+        "spent": asdict(record.ledger.spent),
+        "limits": record.limits.model_dump(include=set(SPENDING)),
         "trials_per_hour": 3600 * done / record.wall_seconds if record.wall_seconds else None,
         "seconds_left": record.num_missing * record.wall_seconds / done if done and record.num_missing else None,
         "best": None if found.best is None else point_json(found.best),

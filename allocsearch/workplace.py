@@ -39,6 +39,10 @@ class TooManyFailuresError(RuntimeError):
     """The study is paused because too many of its trials failed; its text says what they share."""
 
 
+class LimitReachedError(RuntimeError):
+    """The study has spent what it may before all of it was done; its text says which limit that was."""
+
+
 HERE: Final = Options()
 """This machine, with everything at its default."""
 

@@ -186,7 +186,7 @@ def assignments():
 
 def outcomes():
     rungs = st.lists(rung_scores(), max_size=3).map(tuple)
-    worker = st.text(max_size=8)
+    worker, gpus, tokens = st.text(max_size=8), st.floats(0, 8), st.integers(0, 10**9)
     measured = st.builds(
         Measured,
         scores=st.lists(seed_scores(), min_size=1, max_size=2).map(tuple),
@@ -196,11 +196,13 @@ def outcomes():
         base=st.none() | seed_scores(),
         rungs=rungs,
         statistics=st.dictionaries(st.text(max_size=5), _finite(), max_size=2),
+        gpus=gpus,
+        tokens=tokens,
     )
     return st.one_of(
         measured,
-        st.builds(Stopped, rungs, _finite(), worker),
-        st.builds(Failed, st.text(max_size=20), _finite(), worker),
-        st.builds(Infeasible, st.text(max_size=20), _finite(), worker),
+        st.builds(Stopped, rungs, _finite(), worker, gpus, tokens),
+        st.builds(Failed, st.text(max_size=20), _finite(), worker, gpus, tokens),
+        st.builds(Infeasible, st.text(max_size=20), _finite(), worker, gpus, tokens),
         st.builds(Lost, st.text(max_size=20), st.booleans()),
     )

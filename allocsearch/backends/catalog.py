@@ -20,7 +20,9 @@ from allocsearch.backends.schema import require_own
 from allocsearch.backends.storage import explained, open_storage, storage_url
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Failed, SeedScore, Trial
+from allocsearch.limits_spec import LimitsSpec
 from allocsearch.search.finalists import with_replicas
+from allocsearch.search.ledger import Charge, Ledger
 from allocsearch.search.proposals import Proposals
 from allocsearch.spec import ConfirmationSpec, StudySpec
 
@@ -28,11 +30,13 @@ _SPEC: Final = "spec"
 _TARGET: Final = "target_trials"
 _OF: Final = "companion_of"
 CONFIRMATION: Final = "confirmation"
+LIMITS: Final = "limits"
 FOLLOWED_UP: Final = "followed_up"
 CONTENDERS: Final = "contenders"
 
 Companion = Literal["calibration", "random", "replicas", "confirmation"]
 """What is trained beside a search, each in a study of its own: `NAME/calibration` and so on, so that a search's trials stay its own."""
+_COUNTED: Final[tuple[Companion, ...]] = ("random", "replicas", "confirmation")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class StudyRecord:
     """A study as it stands in the database at one moment.
 
     Its trials carry the scores of their replicas, too.
+    `charges` are those of what follows the search, too; a calibration comes before it and does not count.
     `wall_seconds` goes from the start of its first trial to the last end of one, pauses between drivers included.
     """
 
@@ -51,11 +56,22 @@ class StudyRecord:
     base: SeedScore | None
     artifacts: frozenset[str] = frozenset()
     wall_seconds: float = 0.0
+    charges: tuple[Charge, ...] = ()
 
     @property
     def num_trials(self) -> int:
         """The target number of finished trials; for a companion all that it has."""
         return len(self.trials) if _OF in self.attrs else int(self.attrs.get(_TARGET, self.spec.trials))
+
+    @property
+    def limits(self) -> LimitsSpec:
+        """The spec's, but for what a resume has made of them."""
+        return self.spec.limits.model_copy(update=self.attrs.get(LIMITS, {}))
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the search and what follows it have cost so far."""
+        return Ledger(self.limits, self.charges)
 
     @property
     def confirmation(self) -> ConfirmationSpec:
@@ -143,19 +159,23 @@ class Catalog:
             frozen = study.get_trials(deepcopy=False)
             _check_ours(name, frozen)
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
-            trials = with_replicas(tuple(map(records.trial_of, frozen)), self._replicas(name))
-            return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), _wall_seconds(frozen))
+            beside = self._counted(name)
+            trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
+            wall = _wall_seconds(frozen)
+            charges = records.charges(frozen) + tuple(charge for each in beside.values() for charge in each.charges)
+            return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), wall, charges)
 
-    def _replicas(self, name: str) -> tuple[Trial, ...]:
-        beside = None if _is_companion(name) else self.companion(name, "replicas")
-        return () if beside is None else beside.trials
+    def _counted(self, name: str) -> dict[Companion, StudyRecord]:
+        """What was trained beside study `name` and is charged to it."""
+        found = {} if _is_companion(name) else {kind: self.companion(name, kind) for kind in _COUNTED}
+        return {kind: beside for kind, beside in found.items() if beside is not None}
 
-    def open(self, name: str, spec: StudySpec, proposals: Proposals) -> OptunaStudy:
-        """The study to ask and tell. Only one driver may hold it."""
+    def open(self, name: str, spec: StudySpec, proposals: Proposals, ledger: Ledger | None = None) -> OptunaStudy:
+        """The study to ask and tell, charged to `ledger`. Only one driver may hold it."""
         with explained(self.url):
             study = self._load(name)
             _check_ours(name, study.get_trials(deepcopy=False))
-            return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)))
+            return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)), ledger=ledger)
 
     def companion(self, name: str, kind: Companion) -> StudyRecord | None:
         """What was trained beside study `name`, or None where nothing was."""
@@ -163,7 +183,16 @@ class Catalog:
             there = optuna.get_all_study_names(self._storage)
         return self.record(f"{name}/{kind}") if f"{name}/{kind}" in there else None
 
-    def open_companion(self, name: str, kind: Companion, spec: StudySpec, proposals: Proposals, attrs: Mapping[str, Any]) -> OptunaStudy:
+    def open_companion(
+        self,
+        name: str,
+        kind: Companion,
+        spec: StudySpec,
+        proposals: Proposals,
+        attrs: Mapping[str, Any],
+        *,
+        ledger: Ledger | None = None,
+    ) -> OptunaStudy:
         """The companion to put assignments in and run, made with `attrs` if it is not there yet. Only one driver may hold it."""
         own = f"{name}/{kind}"
         if self.companion(name, kind) is None:
@@ -171,7 +200,7 @@ class Catalog:
             with explained(self.url):
                 dashboard_content.mark_companion(self._load(own), kind, of=name)
         with explained(self.url):
-            return OptunaStudy(self._load(own), spec, proposals, num_trials=None)
+            return OptunaStudy(self._load(own), spec, proposals, num_trials=None, ledger=ledger)
 
     def note(self, name: str, key: str, value: Any) -> None:
         """Keep a JSON value with study `name`."""

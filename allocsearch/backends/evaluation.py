@@ -2,6 +2,8 @@
 
 import resource
 import socket
+import time
+from dataclasses import replace
 from typing import Final
 
 from allocsearch.core.errors import MachineError
@@ -11,19 +13,21 @@ from allocsearch.core.trial import Assignment, Failed, Lost, Outcome, RungScore
 _MAX_REASON: Final = 500
 
 
-def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report) -> Outcome:
-    """The evaluator's outcome; whatever it raises is that trial's failure and nobody else's.
+def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report, *, gpus: float) -> Outcome:
+    """The evaluator's outcome, on a worker with `gpus`; whatever it raises is that trial's failure and nobody else's.
 
     But for what the system refuses (a disk that is full, a network that is gone): no allocation does that, so the trial is to run again.
     """
+    started = time.perf_counter()
     try:
-        return evaluator(assignment, report)
+        outcome = evaluator(assignment, report)
     except MachineError as error:
         return Lost(_line(error), by_machine=True)
     except OSError as error:
         return Lost(f"{type(error).__name__} on {socket.gethostname()}: {_line(error)}"[:_MAX_REASON], by_machine=True)
     except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
-        return Failed(f"{type(error).__name__}: {_line(error)}"[:_MAX_REASON])
+        outcome = Failed(f"{type(error).__name__}: {_line(error)}"[:_MAX_REASON], time.perf_counter() - started)
+    return outcome if isinstance(outcome, Lost) else replace(outcome, gpus=gpus)
 
 
 def _line(error: BaseException) -> str:

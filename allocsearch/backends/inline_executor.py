@@ -12,8 +12,11 @@ class InlineExecutor:
 
     def run(self, study: Study, evaluator: Evaluator, *, scheduler: Scheduler | None = None) -> Iterator[Trial]:
         """Ask, evaluate, tell, on one thread like a worker of the local default."""
+        import torch  # noqa: PLC0415 - seconds to import
+
+        gpus = float(torch.cuda.is_available())
         limit_threads(1)
         if scheduler is not None:
             scheduler.replay(study.trials())
         while (assignment := study.ask()) is not None:
-            yield study.tell(assignment.number, outcome_of(evaluator, assignment, reporter(scheduler, assignment)))
+            yield study.tell(assignment.number, outcome_of(evaluator, assignment, reporter(scheduler, assignment), gpus=gpus))

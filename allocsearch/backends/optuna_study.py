@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from allocsearch.backends.quasi_random import SobolSequence
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Lost, Measured, Outcome, SeedScore, Trial
+from allocsearch.search.ledger import Charge, Ledger
 from allocsearch.search.proposals import Proposals
 from allocsearch.search.register import Register
 from allocsearch.spec import Objective, StudySpec
@@ -43,10 +45,14 @@ class OptunaStudy:
         infeasible_report: what infeasible trials share, once there are as many of them and no trial has fitted into memory.
         exhausted: whether a proposal was wanted and every allocation that the targets reach was in the study already.
         register: the trials so far, counted; to be read only.
+        ledger: what they have cost, with all that counts together with them; once a limit is reached no further trial begins.
     """
 
-    def __init__(self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int | None) -> None:
+    def __init__(
+        self, study: optuna.Study, spec: StudySpec, proposals: Proposals, *, num_trials: int | None, ledger: Ledger | None = None
+    ) -> None:
         self.num_trials = num_trials
+        self.ledger = ledger or Ledger()
         self.failure_report: str | None = None
         self.infeasible_report: str | None = None
         self.exhausted = False
@@ -81,7 +87,8 @@ class OptunaStudy:
             if trial.outcome is not None:
                 return trial
             if isinstance(outcome, Measured) and not outcome.finite:
-                outcome = Failed("the NLL must be finite on every row, but it is not", outcome.seconds, outcome.worker)
+                reason = "the NLL must be finite on every row, but it is not"
+                outcome = Failed(reason, outcome.seconds, outcome.worker, outcome.gpus, outcome.tokens)
             if isinstance(outcome, Lost):
                 return trial if number in self._again else self._lose(trial, outcome)  # a loss told twice is one loss
             if number in self._again:  # given up for lost, and yet it ended
@@ -122,6 +129,11 @@ class OptunaStudy:
             artifacts.unlink(self._study, name)
             self._artifacts.discard(name)
 
+    def is_over(self) -> bool:
+        """Whether a limit is reached, and no trial was left behind that must still come to an end."""
+        with self._lock:
+            return self.ledger.reached is not None and not self._again
+
     @property
     def num_finished(self) -> int:
         """Trials that count towards the target: measured, stopped at a rung, or infeasible."""
@@ -135,7 +147,8 @@ class OptunaStudy:
         if self._again:
             return self._dispatch_again(self._again.popleft())
         if (
-            self._too_many_failed()
+            self.ledger.reached
+            or self._too_many_failed()
             or self._nothing_fits()
             or (self.num_trials is not None and self._num_open_or_finished >= self.num_trials)
         ):
@@ -202,6 +215,7 @@ class OptunaStudy:
         self._storage.set_trial_state_values(self._ids[trial.number], state, values)
         if self._mirror is not None:
             self._mirror.finish(trial.number, state, values, notes)
+        self.ledger.charge(Charge(time.time(), outcome.seconds, outcome.gpus, outcome.tokens))
         ended = replace(trial, outcome=outcome)
         self.register.put(ended)
         return ended

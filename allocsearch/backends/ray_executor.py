@@ -134,7 +134,7 @@ class _Worker(tune.Trainable):
     def setup(self, config: dict[str, Any], *, evaluator: Evaluator, resources: Resources, referee: Referee | None) -> None:
         limit_threads(resources.threads)
         limit_memory(resources.memory, gpu_share=resources.gpus)
-        self._evaluator, self._referee = evaluator, referee
+        self._evaluator, self._referee, self._gpus = evaluator, referee, resources.gpus
         self._assignment = codec.assignment_from_json(config["assignment"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -142,7 +142,7 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = outcome_of(self._evaluator, self._assignment, reporter(self._referee, self._assignment))
+        outcome = outcome_of(self._evaluator, self._assignment, reporter(self._referee, self._assignment), gpus=self._gpus)
         # As text, since Tune flattens nested results.
         return {"outcome": json.dumps(codec.outcome_to_json(outcome)), "done": True}
 

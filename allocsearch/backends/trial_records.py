@@ -12,6 +12,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Measured, SeedScore, Stopped, Trial
+from allocsearch.search.ledger import Charge
 
 _BASE: Final = "frozen_base"
 _INFEASIBLE: Final = "infeasible"
@@ -37,7 +38,7 @@ def start_attrs(assignment: Assignment, total: Cost, *, origin: str, share: floa
 
 def outcome_attrs(outcome: Ended, total: Cost, base: SeedScore | None) -> dict[str, Any]:
     """What is known of a trial after it ended."""
-    attrs: dict[str, Any] = {"seconds": round(outcome.seconds, 3), "worker": outcome.worker}
+    attrs: dict[str, Any] = {"seconds": round(outcome.seconds, 3), "worker": outcome.worker, "gpus": outcome.gpus, "tokens": outcome.tokens}
     if isinstance(outcome, Failed | Infeasible):
         return {**attrs, ("failure" if isinstance(outcome, Failed) else _INFEASIBLE): outcome.reason}
     attrs["rungs"] = codec.rungs_to_json(outcome.rungs)
@@ -111,22 +112,27 @@ def common(reasons: Iterable[str]) -> str:
     return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(3))
 
 
+def charges(frozen: Iterable[FrozenTrial]) -> tuple[Charge, ...]:
+    """What the trials that ended have cost."""
+    ended = [(trial.user_attrs, trial.datetime_complete) for trial in frozen if trial.datetime_complete is not None]
+    return tuple(Charge(at.timestamp(), attrs.get("seconds", 0.0), attrs.get("gpus", 0.0), attrs.get("tokens", 0)) for attrs, at in ended)
+
+
 def _outcome_of(frozen: FrozenTrial) -> Ended | None:
     attrs: Mapping[str, Any] = frozen.user_attrs
-    seconds, worker = attrs.get("seconds", 0.0), attrs.get("worker", "")
+    cost = {key: attrs[key] for key in ("seconds", "worker", "gpus", "tokens") if key in attrs}
     if frozen.state == TrialState.FAIL:
-        return Failed(attrs.get("failure", "it was marked as failed outside allocsearch"), seconds, worker)
+        return Failed(attrs.get("failure", "it was marked as failed outside allocsearch"), **cost)
     if _INFEASIBLE in attrs and frozen.state == TrialState.PRUNED:
-        return Infeasible(attrs[_INFEASIBLE], seconds, worker)
+        return Infeasible(attrs[_INFEASIBLE], **cost)
     if frozen.state == TrialState.PRUNED:
-        return Stopped(codec.rungs_from_json(attrs.get("rungs", [])), seconds, worker)
+        return Stopped(codec.rungs_from_json(attrs.get("rungs", [])), **{"seconds": 0.0, **cost})
     if frozen.state != TrialState.COMPLETE:
         return None
     return Measured(
         scores=tuple(codec.score_from_json(row) for row in attrs["rows"]),
-        seconds=seconds,
-        worker=worker,
         artifact=attrs.get("artifact"),
         rungs=codec.rungs_from_json(attrs.get("rungs", [])),
         statistics=attrs.get("statistics", {}),
+        **{"seconds": 0.0, **cost},
     )

@@ -68,6 +68,8 @@ def _show_status(found: dict[str, Any]) -> None:
     left = f", about {terminal.duration(found['seconds_left'])} left at that pace" if found["seconds_left"] else ""
     done = counts["finished"] + counts["stopped"] + counts["infeasible"]
     terminal.out.print(f"{done} of {found['target_trials']} done in {wall} ({spent} of worker time){pace}{left}", markup=False)
+    for line in _spending(found):
+        terminal.out.print(line, markup=False)
     if best is not None:
         line = f"best so far: trial {best['trial']}, accuracy {best['accuracy']:.3f} on the search split: {best['allocation']}"
         terminal.out.print(line + (terminal.shape(best["allocation"]) if terminal.out.is_terminal else ""), markup=False)
@@ -75,6 +77,15 @@ def _show_status(found: dict[str, Any]) -> None:
         terminal.out.print(line, markup=False)
     if not found["complete"]:
         say(f"if no driver is running it, continue with: allocsearch resume {found['study']}")
+
+
+def _spending(found: dict[str, Any]) -> Iterator[str]:
+    """A line for each limit that there is."""
+    for unit in ("hours", "gpu_hours", "tokens"):
+        limit = found["limits"][f"max_{unit}"]
+        if limit is not None:
+            spent, name = found["spent"][unit], unit.replace("gpu_", "GPU ")
+            yield f"{spent if unit == 'tokens' else round(spent, 3):,} of {limit:,} {name} spent"
 
 
 def _ends(found: dict[str, Any]) -> Iterator[str]:

@@ -71,16 +71,21 @@ def resume(
     name: Name,
     *,
     trials: Annotated[int | None, typer.Option(min=1, help="A new target number of finished trials.")] = None,
+    max_hours: Annotated[float | None, typer.Option(min=0, help="A new limit of hours with trials in training, of all drivers.")] = None,
+    max_gpu_hours: Annotated[float | None, typer.Option(min=0, help="A new limit of GPU hours, of all drivers.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="A new limit of tokens to train on, of all drivers.")] = None,
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
+    spending = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours, "max_tokens": max_tokens}
     if launch.submit is not None:
-        submit(launch, name, ["resume", name, *flags({"trials": trials})])
+        submit(launch, name, ["resume", name, *flags({"trials": trials, **spending})])
     from allocsearch import driver  # noqa: PLC0415 - imports torch
 
+    limits = {key: value for key, value in spending.items() if value is not None}
     with (
         logs.about(study=name),
         metered(launch.metrics_port, launch.metrics_host) as meter,
-        driver.resume(name, num_trials=trials, options=launch.options, say=say) as running,
+        driver.resume(name, num_trials=trials, limits=limits, options=launch.options, say=say) as running,
     ):
         _drive(running, meter, num_trials=running.record.num_trials, storage=launch.storage, as_json=launch.as_json)
 

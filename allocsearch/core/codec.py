@@ -77,46 +77,45 @@ def rungs_from_json(data: list[list[float]]) -> tuple[RungScore, ...]:
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """An outcome with its kind."""
+    if isinstance(outcome, Lost):
+        return {"kind": "lost", "reason": outcome.reason, "by_machine": outcome.by_machine}
+    cost = {"seconds": outcome.seconds, "worker": outcome.worker, "gpus": outcome.gpus, "tokens": outcome.tokens}
     match outcome:
         case Measured():
             return {
+                **cost,
                 "kind": "measured",
                 "scores": [score_to_json(score) for score in outcome.scores],
                 "base": None if outcome.base is None else score_to_json(outcome.base),
-                "seconds": outcome.seconds,
-                "worker": outcome.worker,
                 "artifact": outcome.artifact,
                 "rungs": rungs_to_json(outcome.rungs),
                 "statistics": dict(outcome.statistics),
             }
         case Stopped():
-            return {"kind": "stopped", "rungs": rungs_to_json(outcome.rungs), "seconds": outcome.seconds, "worker": outcome.worker}
+            return {**cost, "kind": "stopped", "rungs": rungs_to_json(outcome.rungs)}
         case Failed() | Infeasible():
-            kind = "failed" if isinstance(outcome, Failed) else "infeasible"
-            return {"kind": kind, "reason": outcome.reason, "seconds": outcome.seconds, "worker": outcome.worker}
-        case Lost():
-            return {"kind": "lost", "reason": outcome.reason, "by_machine": outcome.by_machine}
+            return {**cost, "kind": "failed" if isinstance(outcome, Failed) else "infeasible", "reason": outcome.reason}
 
 
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
     """Read what `outcome_to_json` wrote."""
+    cost = {key: data[key] for key in ("seconds", "worker", "gpus", "tokens") if key in data}  # of a lost trial nothing is known
     match data["kind"]:
         case "measured":
             return Measured(
                 scores=tuple(score_from_json(score) for score in data["scores"]),
                 base=None if data["base"] is None else score_from_json(data["base"]),
-                seconds=data["seconds"],
-                worker=data["worker"],
                 artifact=data["artifact"],
                 rungs=rungs_from_json(data["rungs"]),
                 statistics=data["statistics"],
+                **cost,
             )
         case "stopped":
-            return Stopped(rungs_from_json(data["rungs"]), data["seconds"], data["worker"])
+            return Stopped(rungs_from_json(data["rungs"]), **cost)
         case "failed":
-            return Failed(data["reason"], data["seconds"], data["worker"])
+            return Failed(data["reason"], **cost)
         case "infeasible":
-            return Infeasible(data["reason"], data["seconds"], data["worker"])
+            return Infeasible(data["reason"], **cost)
         case "lost":
             return Lost(data["reason"], data["by_machine"])
         case kind:

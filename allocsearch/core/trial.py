@@ -69,7 +69,10 @@ class RungScore:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Trained to the end and scored. `seconds` is wall time in the worker; `artifact` names the stored adapter, if kept."""
+    """Trained to the end and scored. `seconds` is wall time in the worker; `artifact` names the stored adapter, if kept.
+
+    As of every trial that ended, `gpus` are those that its worker had, and `tokens` those trained on, padding not counted.
+    """
 
     scores: tuple[SeedScore, ...]
     seconds: float
@@ -78,6 +81,8 @@ class Measured:
     base: SeedScore | None = None
     rungs: tuple[RungScore, ...] = ()
     statistics: Mapping[str, float] = field(default_factory=dict)
+    gpus: float = 0.0
+    tokens: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -102,6 +107,8 @@ class Stopped:
     rungs: tuple[RungScore, ...]
     seconds: float
     worker: str = ""
+    gpus: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class Failed:
     reason: str
     seconds: float = 0.0
     worker: str = ""
+    gpus: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,8 @@ class Infeasible:
     reason: str
     seconds: float = 0.0
     worker: str = ""
+    gpus: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

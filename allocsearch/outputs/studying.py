@@ -47,6 +47,22 @@ class RetriedTrial(Closed):
     attempt: Count
 
 
+class SpentOutput(Closed):
+    """What the search and what follows it have cost, over all drivers."""
+
+    hours: float
+    gpu_hours: float
+    tokens: Count
+
+
+class SpendingLimits(Closed):
+    """What they may cost; null where nothing limits it."""
+
+    max_hours: float | None
+    max_gpu_hours: float | None
+    max_tokens: Count | None
+
+
 class StatusOutput(Closed):
     """`status NAME`."""
 
@@ -57,6 +73,8 @@ class StatusOutput(Closed):
     counts: dict[str, Count]
     worker_seconds: float
     wall_seconds: float
+    spent: SpentOutput
+    limits: SpendingLimits
     trials_per_hour: float | None
     seconds_left: float | None
     best: PointRow | None

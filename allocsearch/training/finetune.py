@@ -57,7 +57,7 @@ class ProxyEvaluator:
             memory.release()
             if kept is not None:
                 kept.remove()
-            again = Progress(num_passes=_PASSES_WITH_LITTLE_MEMORY, seconds=outcome.seconds)
+            again = Progress(num_passes=_PASSES_WITH_LITTLE_MEMORY, seconds=outcome.seconds, tokens=outcome.tokens)
             outcome = _Attempt(self, assignment, report, kept, again).run()
         if kept is not None:
             kept.remove()
@@ -128,20 +128,24 @@ class _Attempt:
         try:
             self._train()
         except StoppedEarly:
-            return Stopped(self.progress.rungs, self._seconds, worker)
+            return Stopped(self.progress.rungs, self._seconds, worker, tokens=self.progress.tokens)
         except NonFiniteError as error:
-            return Failed(str(error), self._seconds, worker)
+            return Failed(str(error), self._seconds, worker, tokens=self.progress.tokens)
         except Exception as error:
             if not memory.is_out_of_memory(error):
                 raise
             reason = f"out of memory in passes of {self._micro_batch} rows: {' '.join(str(error).split())}"[:300]
-            return Infeasible(reason, self._seconds, worker)
+            return Infeasible(reason, self._seconds, worker, tokens=self.progress.tokens)
         done = self.progress
-        return Measured(done.scores, self._seconds, worker, done.artifact, done.base, done.rungs, done.statistics)
+        return Measured(done.scores, self._seconds, worker, done.artifact, done.base, done.rungs, done.statistics, tokens=done.tokens)
 
     def restore(self, model: Any, optimiser: torch.optim.Optimizer) -> int:
         """See `Keeper`."""
         return 0 if self._kept is None else self._kept.restore(model, optimiser)
+
+    def trained_on(self, tokens: int) -> None:
+        """See `Keeper`."""
+        self._note(tokens=self.progress.tokens + tokens)
 
     def step_done(self, step: int, model: Any, optimiser: torch.optim.Optimizer) -> None:
         """See `Keeper`."""

@@ -39,6 +39,10 @@ class Keeper(Protocol):
         """Put back what an earlier attempt had come to; returns how many steps are done."""
         ...
 
+    def trained_on(self, tokens: int) -> None:
+        """Take note of a batch's tokens, padding not counted."""
+        ...
+
     def step_done(self, step: int, model: Any, optimiser: torch.optim.Optimizer) -> None:
         """Take note, after a step and the report at it."""
         ...
@@ -74,7 +78,10 @@ class Training:
         self.model.train()
         order = batches(len(encoded), proxy.batch_size, seed=self._seed, num_steps=proxy.num_steps)
         for step, rows in enumerate(islice(order, done, None), start=done + 1):
-            loss = self._backward([encoded[row] for row in rows])
+            batch = [encoded[row] for row in rows]
+            loss = self._backward(batch)
+            if keeper is not None:
+                keeper.trained_on(sum(len(example.prompt) + len(example.completions[example.gold]) for example in batch))
             if not math.isfinite(loss):
                 raise NonFiniteError(f"the loss must be finite, but it is {loss} at step {step} of seed {self._seed}")
             torch.nn.utils.clip_grad_norm_(parameters, proxy.max_grad_norm)

@@ -38,6 +38,7 @@ class Progress:
         artifact: the name of the first seed's weights, once they are kept.
         statistics: what was noted.
         seconds: spent before this attempt.
+        tokens: trained on so far, in this attempt, too.
     """
 
     num_passes: int = 1
@@ -47,6 +48,7 @@ class Progress:
     artifact: str | None = None
     statistics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    tokens: int = 0
 
 
 def identity(assignment: Assignment, *, study: str, model: str) -> dict[str, Any]:
@@ -137,6 +139,7 @@ def _progress_to_json(progress: Progress) -> dict[str, Any]:
         "artifact": progress.artifact,
         "statistics": dict(progress.statistics),
         "seconds": progress.seconds,
+        "tokens": progress.tokens,
     }
 
 
@@ -149,6 +152,7 @@ def _progress_from_json(data: Mapping[str, Any]) -> Progress:
         artifact=data["artifact"],
         statistics=data["statistics"],
         seconds=data["seconds"],
+        tokens=data["tokens"],
     )
 
 

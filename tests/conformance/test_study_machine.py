@@ -231,7 +231,7 @@ class StudyMachine(RuleBasedStateMachine):
         return self.reader.get_all_trials(number, deepcopy=False), *attrs
 
 
-@pytest.mark.parametrize(("database", "max_examples"), [("sqlite", 15), ("postgres", 4)])
+@pytest.mark.parametrize(("database", "max_examples"), [("sqlite", 10), ("postgres", 3)])
 def test_a_study_stays_whole_whatever_happens(request, database, max_examples):
     class Machine(StudyMachine):
         url = request.getfixturevalue(f"{database}_url")

@@ -53,6 +53,14 @@ def test_several_seeds_are_scored_on_the_same_rows(evaluator):
     assert alone.scores[0] == outcome.scores[1], "a seed's result depends on the seeds before it"
 
 
+def test_tokens_are_those_trained_on(evaluator):
+    run = evaluator()
+    whole, stopped = run(assignment(seeds=(0, 1)), go_on), run(assignment(rungs=(2,)), lambda _rung: False)
+    rows = [row for seed in (0, 1) for row in bench_of(run.spec, run.model).train_encoded(seed)]
+    assert whole.tokens == sum(len(row.prompt) + len(row.completions[row.gold]) for row in rows)
+    assert 0 < stopped.tokens < whole.tokens / 2
+
+
 def test_the_base_comes_back_untouched(evaluator):
     run = evaluator()
     run(assignment(), go_on)

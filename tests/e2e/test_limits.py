@@ -1,0 +1,22 @@
+"""A limit on spending, as a user meets it."""
+
+
+def test_a_search_ends_at_its_limit_and_goes_on_with_a_raised_one(cli, tiny_study):
+    wanted = {"trials": 4, "confirmation": {"candidates": 1, "seeds": 1, "random_trials": 1}}
+    path = tiny_study(**wanted, limits={"max_tokens": 1})
+    result = cli("run", path, "--inline")
+    assert "the study ends here with 1 of 4 trials: its limit of 1 tokens is reached" in result.stderr
+    assert "winner: trial 0" in result.stdout
+    found = cli.json("status", "tiny")
+    assert (found["counts"]["finished"], found["complete"], found["limits"]["max_tokens"]) == (1, False, 1)
+    of_one = found["spent"]["tokens"]
+    assert of_one > 1
+    assert found["spent"]["hours"] > 0
+    tiny_study(**wanted, limits={"max_tokens": 2, "max_hours": 1})  # an edited file is no other study
+    assert "1 of 4" in cli("resume", "tiny", "--inline").stderr
+    result = cli("resume", "tiny", "--inline", "--max-tokens", 4 * of_one + 1)  # the search ends, what follows it does not
+    assert "the study ends here with 4 of 4 trials" in result.stderr
+    assert not cli.json("status", "tiny")["complete"]
+    cli("resume", "tiny", "--inline", "--max-tokens", 100 * of_one)
+    assert cli.json("status", "tiny")["complete"]
+    assert f"of {100 * of_one:,} tokens spent" in cli("status", "tiny").stdout
