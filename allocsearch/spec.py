@@ -117,6 +117,9 @@ class StudySpec(Closed):
     trials: Positive = 50
     sampler: Sampler = "random"
     seed: Seed = 0
+    # Trials that are proposed at a time, from what ended before them, so that neither timing nor deaths change what a seed finds; without
+    # it, whatever has ended counts at once, and no worker waits for the slowest of a batch.
+    proposal_batch: Positive | None = None
     routing: RoutingSpec = RoutingSpec()
     ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = _LADDER
     # Those that mean nothing under the study's router are passed over.

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import settings
 
 from tests.chromium import chromium, visit  # noqa: F401 - fixtures
-from tests.postgres import postgres_url  # noqa: F401 - a fixture
+from tests.postgres import postgres, postgres_url  # noqa: F401 - fixtures
 
 # A machine under load must not fail a law: pytest's own timeout stops what hangs.
 settings.register_profile("allocsearch", deadline=None)

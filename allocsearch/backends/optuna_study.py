@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from allocsearch.backends import artifacts
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.distributions import distribution
-from allocsearch.backends.optuna_sampling import Direction, SamplerMirror, candidates, proposer
+from allocsearch.backends.optuna_sampling import candidates, proposer
 from allocsearch.backends.quasi_random import SobolSequence
+from allocsearch.backends.sampler_mirror import Direction, SamplerMirror
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Lost, Measured, Outcome, SeedScore, Trial
@@ -67,7 +68,8 @@ class OptunaStudy:
         self._artifacts = set(artifacts.linked(study))
         self._base: SeedScore | None = records.base_score(study)
         frozen = study.get_trials(deepcopy=False)
-        self._mirror = None if num_trials is None else self._new_mirror(len(frozen), num_trials)
+        records.check_ours(study.study_name, frozen)
+        self._mirror = None if num_trials is None else self._new_mirror(num_trials)
         for trial in frozen:
             self._take_in(trial)
         # A study that too many failures have paused is opened again once their cause is mended: they are not held against it twice.
@@ -158,6 +160,8 @@ class OptunaStudy:
         return None if self.num_trials is None else self._propose()
 
     def _propose(self) -> Assignment | None:
+        if self._spec.proposal_batch is not None and len(self.register) % self._spec.proposal_batch == 0 and self.register.num_open:
+            return None  # the next batch is proposed from what this one has found
         for aim, point, notes in () if self.exhausted else candidates(self._mirror, self._proposals, len(self.register)):
             allocation = self._proposals.space.decode(point)
             if not self.register.knows(allocation):
@@ -283,12 +287,13 @@ class OptunaStudy:
         for key, value in attrs.items():
             self._storage.set_trial_user_attr(self._ids[number], key, value)
 
-    def _new_mirror(self, num_known: int, num_trials: int) -> SamplerMirror | SobolSequence | None:
+    def _new_mirror(self, num_trials: int) -> SamplerMirror | SobolSequence | None:
+        spec = self._spec
         return proposer(
-            self._spec.sampler,
+            spec.sampler,
             proposals=self._proposals,
-            directions=DIRECTIONS[self._spec.objective],
+            directions=DIRECTIONS[spec.objective],
             num_trials=num_trials,
-            # A resumed driver must not repeat the proposals of its predecessor.
-            seed=(self._spec.seed * 1_000_003 + num_known) % 2**31,
+            seed=spec.seed,
+            batch=spec.proposal_batch,
         )

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
+from allocsearch.core.errors import InputError
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Measured, SeedScore, Stopped, Trial
 from allocsearch.search.ledger import Charge
@@ -70,6 +71,12 @@ def _gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[
     millions = total.trainable / _MILLION
     attrs = {"accuracy_per_million_params": outcome.accuracy / millions}
     return attrs if base is None else attrs | {"gain_per_million_params": (outcome.accuracy - base.accuracy) / millions}
+
+
+def check_ours(name: str, trials: Iterable[FrozenTrial]) -> None:
+    """Raise InputError where study `name` has trials of somebody else's."""
+    if any("allocation" not in trial.user_attrs for trial in trials):
+        raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:

@@ -53,6 +53,11 @@ class Register:
         return self.num_measured + self.num_stopped + self.num_infeasible
 
     @property
+    def num_open(self) -> int:
+        """Trials that have not ended."""
+        return len(self._trials) - self.num_finished - self.num_failed
+
+    @property
     def trials(self) -> Sequence[Trial]:
         """Every trial, by number."""
         return [self._trials[number] for number in sorted(self._trials)]

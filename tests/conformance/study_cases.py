@@ -138,6 +138,36 @@ class StudyCases:
         assert states(desk) == {TrialState.COMPLETE: 9}
         assert len({trial.assignment.allocation for trial in again.trials()}) == 9
 
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_proposals_do_not_depend_on_how_many_drivers_there_were(self, desk, sampler):
+        undisturbed = replace_name(desk, f"{desk.name}-one").create(sampler=sampler, trials=12)
+        finish(undisturbed)
+        desk.create(sampler=sampler, trials=12)
+        while (assignment := desk.open().ask()) is not None:
+            last = desk.open()
+            assert last.ask() == assignment
+            last.tell(assignment.number, measured(assignment))
+        assert allocations_of(desk.record()) == [str(trial.assignment.allocation) for trial in undisturbed.trials()]
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_in_batches_neither_timing_nor_deaths_change_what_is_proposed(self, desk, sampler):
+        def run(name, order, *, dying):
+            own = replace_name(desk, f"{desk.name}-{name}")
+            study = own.create(sampler=sampler, trials=12, proposal_batch=3)
+            study.enqueue(allocation("2x2*4"), "start")
+            while running := list(iter(study.ask, None)):
+                assert len(running) <= 3
+                for assignment in sorted(running, key=lambda one: order * one.number):
+                    study.tell(assignment.number, measured(assignment))
+                    if dying:
+                        study = own.open()
+            return allocations_of(own.record())
+
+        first = run("forwards", 1, dying=False)
+        assert len(first) == 12
+        assert run("backwards", -1, dying=False) == first
+        assert run("dying", -1, dying=True) == first
+
     def test_reopening_again_and_again_never_trains_more_than_the_target(self, desk):
         desk.create(trials=5)
         for _ in range(4):  # each driver dies with two trials on its hands
@@ -442,6 +472,10 @@ class StudyCases:
         assert desk.name in catalog.names()
         assert not any("/" in name for name in catalog.names())
         assert desk.record().num_trials == 2
+
+
+def allocations_of(record):
+    return [str(trial.assignment.allocation) for trial in record.trials]
 
 
 def replace_name(desk, name):

@@ -1,0 +1,187 @@
+"""A storage that outlasts its database's restarts: what is asked of it while the server is away is asked again until it is back.
+
+Asking again must change nothing. A connection may break after a transaction was committed and before anybody heard of it; Optuna
+itself would try again at once, and insert a second trial. So an error of the connection is taken out of its hands, and before a write
+is repeated, we look whether it has happened.
+"""
+
+# ruff: noqa: D102 - the methods are Optuna's, and documented there
+
+import json
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+import tenacity
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy  # no public name; only an annotation
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+
+from allocsearch.backends.storage import shown_url
+from allocsearch.core.errors import InputError
+
+PATIENCE_SECONDS: Final = 120.0
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_GONE: Final = frozenset({"57P01", "57P02", "57P03", "40001", "40P01"})  # PostgreSQL: shut down, crashed, starting; conflicts
+_BUSY: Final = ("database is locked", "database table is locked")
+
+_Found = TypeVar("_Found")
+_calls = threading.local()
+
+
+class DatabaseAwayError(Exception):
+    """The database cannot be reached now, or is busy. Not SQLAlchemy's error, which Optuna would swallow and act upon."""
+
+
+class LastingStorage(BaseStorage):
+    """Optuna's storage, each of whose calls is one transaction and may be repeated.
+
+    Args:
+        storage: the storage itself.
+        patience: seconds for which a call is repeated.
+
+    Raises:
+        InputError: from any call, where the database is still away after that.
+    """
+
+    def __init__(self, storage: RDBStorage, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._storage, self._patience = storage, patience
+        event.listen(storage.engine, "handle_error", _tell_apart)
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        def landed() -> int | None:
+            try:
+                return self._storage.get_study_id_from_name(str(study_name))
+            except KeyError:
+                return None
+
+        return self._call(lambda: self._storage.create_new_study(directions, study_name), landed)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self._call(
+            lambda: self._storage.create_new_trial(study_id, template_trial), lambda: self._newest_like(study_id, template_trial)
+        )
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        def landed() -> bool | None:
+            return True if self._storage.get_trial(trial_id).state == state else None
+
+        return self._call(lambda: self._storage.set_trial_state_values(trial_id, state, values), landed)
+
+    def delete_study(self, study_id: int) -> None:
+        self._call(lambda: self._storage.delete_study(study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._call(lambda: self._storage.set_study_user_attr(study_id, key, value))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._call(lambda: self._storage.set_study_system_attr(study_id, key, value))
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._call(lambda: self._storage.get_study_id_from_name(study_name))
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._call(lambda: self._storage.get_study_name_from_id(study_id))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._call(lambda: self._storage.get_study_directions(study_id))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._call(lambda: self._storage.get_study_user_attrs(study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._call(lambda: self._storage.get_study_system_attrs(study_id))
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._call(self._storage.get_all_studies)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:  # fmt: skip
+        self._call(lambda: self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._call(lambda: self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._call(lambda: self._storage.set_trial_user_attr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._call(lambda: self._storage.set_trial_system_attr(trial_id, key, value))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._call(lambda: self._storage.get_trial(trial_id))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:  # fmt: skip
+        return self._call(lambda: self._storage.get_all_trials(study_id, deepcopy, states))
+
+    def remove_session(self) -> None:
+        self._storage.remove_session()
+
+    def _newest_like(self, study_id: int, template: FrozenTrial | None) -> int | None:
+        """The study's newest trial, where it is the one that was to be made: no two trials of a study begin with the same attributes."""
+        newest = sa.text("SELECT max(trial_id) FROM trials WHERE study_id = :study")
+        with self._storage.engine.connect() as connection:
+            trial_id = connection.execute(newest, {"study": study_id}).scalar()
+        if trial_id is None or template is None:
+            return None
+        return int(trial_id) if _content(self._storage.get_trial(trial_id)) == _content(template) else None
+
+    def _call(self, action: Callable[[], _Found], landed: Callable[[], _Found | None] = lambda: None) -> _Found:
+        """`action`, or from the second time on what `landed` finds that an earlier time has left."""
+
+        def attempt(state: tenacity.RetryCallState) -> _Found:
+            with _taken_in_hand():
+                found = landed() if state.attempt_number > 1 else None
+                return action() if found is None else found
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(DatabaseAwayError),
+            stop=tenacity.stop_after_delay(self._patience),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_SECONDS),
+            reraise=True,
+        )
+        try:
+            for trial in retrying:
+                with trial:
+                    return attempt(trial.retry_state)
+        except DatabaseAwayError as error:
+            raise InputError(
+                f"the database {shown_url(str(self._storage.engine.url))} must be back {self._patience:.0f} s after it went away, but: "
+                f"{error}: all that had ended is kept; resume when it is back"
+            ) from error
+        raise AssertionError("tenacity returns or raises")
+
+
+@contextmanager
+def _taken_in_hand() -> Iterator[None]:
+    _calls.active = True
+    try:
+        yield
+    finally:
+        _calls.active = False
+
+
+def _tell_apart(context: ExceptionContext) -> DatabaseAwayError | None:
+    """What takes the place of an error of SQLAlchemy's; None leaves it, as in anything but a call of ours."""
+    if context.is_pre_ping or not getattr(_calls, "active", False):
+        return None
+    error = context.original_exception
+    if not isinstance(error, Exception) or context.sqlalchemy_exception is None:
+        return None
+    unreachable = context.is_disconnect or (context.connection is None and type(error).__name__ == "OperationalError")
+    if unreachable or getattr(error, "sqlstate", None) in _GONE or any(text in str(error) for text in _BUSY):
+        return DatabaseAwayError(" ".join(str(error).split()) or type(error).__name__)
+    return None
+
+
+def _content(trial: FrozenTrial) -> str:
+    return json.dumps([trial.params, trial.user_attrs, trial.system_attrs], sort_keys=True)
