@@ -108,7 +108,7 @@ def framed(figure: Figure) -> go.Figure:
     margin = figure.plot.layout.margin.to_plotly_json()
     return go.Figure(figure.plot).update_layout(
         title={"text": figure.title, "x": 0.02, "y": 0.97, "yanchor": "top"},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
         margin={**margin, "t": margin.get("t", 30) + 40},
         paper_bgcolor=_PAPER,
         font={"color": _INK},

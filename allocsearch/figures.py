@@ -127,8 +127,8 @@ def parallel(record: StudyRecord) -> Figure | None:
     accuracy = [point.accuracy for point in points]
     axes = [{"label": one.label, "values": list(one.values)} for one in found]
     line = {"color": accuracy, "colorscale": _RANGE, "showscale": True, "colorbar": {"title": {"text": "accuracy"}}}
-    plot = go.Figure(go.Parcoords(dimensions=[*axes, {"label": "accuracy", "values": accuracy}], line=line, labelangle=-20))
-    _style(plot).update_layout(margin={"l": 60, "r": 40, "t": 110, "b": 30})
+    plot = go.Figure(go.Parcoords(dimensions=[*axes, {"label": "accuracy", "values": accuracy}], line=line, labelangle=-45))
+    _style(plot).update_layout(margin={"l": 60, "r": 60, "t": 150, "b": 30})
     rows = zip((point.trial.number for point in points), *(one.values for one in found), accuracy, strict=True)
     cells = tuple((number, *(f"{value:g}" for value in values[:-1]), f"{values[-1]:.4f}") for number, *values in rows)
     table = Grid("", ("trial", *(one.label for one in found), "accuracy"), cells)
