@@ -27,7 +27,7 @@ from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Trial
 
-_JOIN_SECONDS: Final = 20
+_JOIN_SECONDS: Final = 2
 _MOST_WORKERS: Final = 4096
 
 

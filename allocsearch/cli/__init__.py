@@ -12,6 +12,7 @@ from allocsearch import __version__, logs
 # They register their commands.
 from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search, training  # noqa: F401
 from allocsearch.cli.app import app
+from allocsearch.cli.interrupts import in_two_steps
 from allocsearch.core.errors import InfeasibleError, InputError, LostLeaseError
 
 
@@ -41,7 +42,8 @@ def main() -> None:
     """The entry point: documented exit codes, one line per error, no traceback."""
     code = 1
     try:
-        result = app(standalone_mode=False)
+        with in_two_steps():
+            result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (typer.Exit, SystemExit) as stop:
         found = getattr(stop, "exit_code", getattr(stop, "code", 0))

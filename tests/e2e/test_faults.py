@@ -11,6 +11,8 @@ import optuna
 import psutil
 import pytest
 
+from allocsearch.backends.inline_executor import InlineExecutor
+
 TRIALS = 8
 # Long enough that a kill falls into training, short enough for a test.
 PROXY = {"train_rows": 64, "search_rows": 48, "batch_size": 8, "epochs": 6, "dtype": "float32"}
@@ -118,8 +120,36 @@ def test_an_interrupted_driver_says_how_to_go_on(cli, study_path):
     assert process.returncode == 130, err
     assert "allocsearch resume tiny" in err
     assert "Traceback" not in err
-    cli.process("resume", "tiny", "--workers", 2)
+    hurried = cli.start("resume", "tiny", "--workers", 2)
+    before = num_complete(cli)
+    wait_for(lambda: num_complete(cli) > before)
+    hurried.send_signal(signal.SIGINT)
+    assert any("Ctrl-C again leaves at once" in line for line in hurried.stderr)
+    hurried.send_signal(signal.SIGINT)
+    _, err = hurried.communicate(timeout=60)
+    assert hurried.returncode == 130, err
+    assert "Traceback" not in err
+    cli.process("resume", "tiny", "--inline")
     assert_whole(cli)
+
+
+def test_a_failure_while_an_interrupted_run_is_cleared_away_does_not_hide_the_interrupt(cli, study_path, monkeypatch):
+    original = InlineExecutor.run
+
+    def run(executor, study, evaluator, *, scheduler=None):
+        trials = original(executor, study, evaluator, scheduler=scheduler)
+        try:
+            yield next(trials)
+            raise KeyboardInterrupt
+        finally:
+            trials.close()
+            raise ConnectionError("the engine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InlineExecutor, "run", run)
+        result = cli("run", study_path, "--inline", code=130)
+    assert "interrupted; everything is kept. Continue with: allocsearch resume tiny" in result.stderr
+    assert num_complete(cli) == 1
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(cli, study_path):

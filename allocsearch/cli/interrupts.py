@@ -1,0 +1,48 @@
+"""Ctrl-C in two steps: once ends what runs and clears it away, twice leaves at once. What was told stands in the database either way."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from allocsearch import logs
+
+_CODE: Final = 130
+_SHOW_CURSOR: Final = "\x1b[?25h"  # a live view hides it
+
+
+@contextmanager
+def in_two_steps() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt here; pressed again, it ends the process, whatever that is doing.
+
+    Nothing changes where the main thread is another, or Ctrl-C means something else already: a shell lets its background jobs ignore it.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _first)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _first:  # else the process is about to end, and a second Ctrl-C must still end it at once
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _first(_number: int, _frame: Any) -> None:
+    signal.signal(signal.SIGINT, _second)
+    _write("interrupted: clearing up; Ctrl-C again leaves at once")
+    raise KeyboardInterrupt
+
+
+def _second(_number: int, _frame: Any) -> None:
+    _write("left at once; what had been told is kept, and the same study can be resumed" + (_SHOW_CURSOR if sys.stderr.isatty() else ""))
+    os._exit(_CODE)
+
+
+def _write(line: str) -> None:
+    """Past Python's buffers, which whatever was interrupted may be holding. Machines are told at the end of the run."""
+    if not logs.as_json():
+        os.write(2, f"{line}\n".encode())
