@@ -103,6 +103,7 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "target_trials": record.num_trials,
         "missing_trials": record.num_missing,
         "complete": record.is_complete,
+        "driver": record.driver,
         "counts": dict(found.counts),
         "worker_seconds": found.seconds_spent,
         "wall_seconds": record.wall_seconds,

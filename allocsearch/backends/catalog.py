@@ -14,7 +14,7 @@ from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
 from allocsearch.backends.lasting import LastingStorage
-from allocsearch.backends.lease import Fence, Lease
+from allocsearch.backends.lease import Fence, Lease, holder_of
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.schema import require_own
@@ -45,6 +45,7 @@ class StudyRecord:
     """A study as it stands in the database at one moment.
 
     Its trials carry the scores of their replicas, too.
+    `driver` is the process that drives it, if one does.
     `charges` are those of what follows the search, too; a calibration comes before it and does not count.
     `wall_seconds` goes from the start of its first trial to the last end of one, pauses between drivers included.
     """
@@ -58,6 +59,7 @@ class StudyRecord:
     artifacts: frozenset[str] = frozenset()
     wall_seconds: float = 0.0
     charges: tuple[Charge, ...] = ()
+    driver: str | None = None
 
     @property
     def num_trials(self) -> int:
@@ -121,10 +123,8 @@ class Catalog:
         with lease.renewed():
             try:
                 yield
-            except (
-                optuna.exceptions.UpdateFinishedTrialError
-            ):  # somebody else ended it: Optuna looks at the trial before we look at the lease
-                lease.confirm()
+            except optuna.exceptions.UpdateFinishedTrialError:
+                lease.confirm()  # somebody else ended the trial: Optuna looks at that before we look at the lease
                 raise
 
     def names(self) -> list[str]:
@@ -164,8 +164,10 @@ class Catalog:
             beside = self._counted(name)
             trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
             wall = _wall_seconds(frozen)
+            holder = holder_of(self._storage.engine, name.partition("/")[0])
+            driver = None if holder is None else str(holder)
             charges = records.charges(frozen) + tuple(charge for each in beside.values() for charge in each.charges)
-            return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), wall, charges)
+            return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), wall, charges, driver)
 
     def _counted(self, name: str) -> dict[Companion, StudyRecord]:
         """What was trained beside study `name` and is charged to it."""

@@ -78,6 +78,15 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
 
+def holder_of(engine: sa.Engine, study: str) -> Holder | None:
+    """Who drives `study` now; None where nobody does."""
+    if not sa.inspect(engine).has_table(LEASES.name):
+        return None
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(LEASES).where(LEASES.c.study == study, LEASES.c.expires_at > Now())).one_or_none()
+    return None if row is None or _holder(row).is_gone else _holder(row)
+
+
 class Lease:
     """The right to drive `study`, as long as `epoch` is the one in the database.
 

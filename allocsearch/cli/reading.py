@@ -75,8 +75,10 @@ def _show_status(found: dict[str, Any]) -> None:
         terminal.out.print(line + (terminal.shape(best["allocation"]) if terminal.out.is_terminal else ""), markup=False)
     for line in _ends(found):
         terminal.out.print(line, markup=False)
-    if not found["complete"]:
-        say(f"if no driver is running it, continue with: allocsearch resume {found['study']}")
+    if found["driver"] is not None:
+        say(f"{found['driver']} is running it")
+    elif not found["complete"]:
+        say(f"no driver is running it; continue with: allocsearch resume {found['study']}")
 
 
 def _spending(found: dict[str, Any]) -> Iterator[str]:

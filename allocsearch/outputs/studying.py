@@ -70,6 +70,7 @@ class StatusOutput(Closed):
     target_trials: Count
     missing_trials: Count
     complete: bool
+    driver: str | None
     counts: dict[str, Count]
     worker_seconds: float
     wall_seconds: float

@@ -68,6 +68,20 @@ def test_a_second_driver_is_told_who_holds_the_study(desk, engine):
         assert row(engine, desk.name).epoch == 3
 
 
+def test_a_reader_is_told_who_drives_a_study(desk, engine, ended):
+    desk.create()
+    assert desk.record().driver is None
+    with Catalog(desk.url).driving(desk.name):
+        assert desk.record().driver == str(Holder.here())
+        change(engine, desk.name, **asdict(ended))
+        assert desk.record().driver is None, "a process of this machine that is dead drives nothing"
+        change(engine, desk.name, **asdict(Holder.here()), expires_at=1.0)
+        assert desk.record().driver is None
+        change(engine, desk.name, place="another machine", expires_at=1e10)
+        assert desk.record().driver is not None
+    assert desk.record().driver is None
+
+
 def test_a_lease_is_let_go_of_however_its_driver_ends(desk, engine):
     desk.create()
     with pytest.raises(KeyboardInterrupt), Catalog(desk.url).driving(desk.name):

@@ -156,6 +156,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(cli, study_path):
     process = cli.start("run", study_path, "--inline")
     wait_for(lambda: num_complete(cli) >= 1)
     refused = cli("resume", "tiny", "--inline", code=2)
+    assert cli.json("status", "tiny")["driver"] == f"process {process.pid} on {socket.gethostname()}"
     assert f"process {process.pid} on {socket.gethostname()} is running 'tiny'" in refused.stderr
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
