@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from allocsearch.core.geometry import ModelShape as ModelShape
     from allocsearch.core.geometry import Routing as Routing
     from allocsearch.core.geometry import Site as Site
+    from allocsearch.core.kinds import ExpertKind as ExpertKind
     from allocsearch.core.space import SearchSpace as SearchSpace
     from allocsearch.models import model_shape as model_shape
     from allocsearch.result import SearchResult as SearchResult
@@ -27,6 +28,7 @@ _HOMES: Final = {
     "Budget": "core.budget",
     "Cost": "core.budget",
     "Expert": "core.allocation",
+    "ExpertKind": "core.kinds",
     "LayerPlan": "core.allocation",
     "ModelShape": "core.geometry",
     "Routing": "core.geometry",

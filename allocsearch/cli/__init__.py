@@ -14,6 +14,7 @@ from allocsearch.cli import calibration, catalogue, comparing, operations, readi
 from allocsearch.cli.app import app
 from allocsearch.cli.interrupts import in_two_steps
 from allocsearch.core.errors import InfeasibleError, InputError, LostLeaseError
+from allocsearch.core.plugins import PROBLEMS
 
 
 def _print_versions(wanted: bool) -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     """The entry point: documented exit codes, one line per error, no traceback."""
     code = 1
     try:
+        _check_plugins()
         with in_two_steps():
             result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -62,6 +64,11 @@ def main() -> None:
         code = _unexpected(error)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _check_plugins() -> None:
+    if PROBLEMS:
+        raise InputError(PROBLEMS[0])
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -15,14 +15,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.geometry import Site
+from allocsearch.core.plugins import KINDS, PROBLEMS
 from allocsearch.core.targets import GROUP_OF, GROUPS, canonical_selector
 
-Kind = Literal["lora", "parallel", "prompt"]
-BLOCK_KINDS: Final = ("parallel", "prompt")
+BLOCK_KINDS: Final = ("parallel", "prompt", *KINDS)
 """Kinds that belong to a transformer block instead of one of its linears; only a block router can gate them."""
 
 Sizes = tuple[int, ...]
@@ -40,10 +40,10 @@ _TERM: Final = re.compile(r"^(?:(?P<count>\d{1,9})x)?(?P<size>\d{1,9})$")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Expert:
-    """One expert: a LoRA of rank `size`, a parallel adapter of width `size`, or a prompt of length `size`."""
+    """One expert: a LoRA of rank `size`, a parallel adapter of width `size`, a prompt of length `size`, or of a plug-in's kind."""
 
     size: int
-    kind: Kind = "lora"
+    kind: str = "lora"
     target: str = ""
 
 
@@ -83,7 +83,7 @@ class LayerPlan:
             if not colon or selector is None:
                 raise InputError(
                     f"each part of a plan must be `target:sizes` with a target of {shown(_ORDER, limit=20)}, "
-                    f"but got {quoted(item)} in {quoted(text)}"
+                    f"but got {quoted(item)} in {quoted(text)}" + "".join(f"; {problem}" for problem in PROBLEMS)
                 )
             if selector in parts:
                 raise InputError(f"a plan must name a target once, but got {selector!r} twice in {quoted(text)}")
@@ -98,7 +98,7 @@ class LayerPlan:
     def experts(self, sites: Iterable[Site]) -> tuple[Expert, ...]:
         """All experts of this plan on a block with `sites`: LoRA experts in the sites' order, then block kinds."""
         loras = tuple(Expert(size, "lora", site.name) for site in sites for size in self.sizes(site.name))
-        blocks = tuple(Expert(size, "parallel" if kind == "parallel" else "prompt") for kind in BLOCK_KINDS for size in self.sizes(kind))
+        blocks = tuple(Expert(size, kind) for kind in BLOCK_KINDS for size in self.sizes(kind))
         return loras + blocks
 
     @property

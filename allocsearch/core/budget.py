@@ -11,6 +11,7 @@ from typing import Final
 from allocsearch.core.allocation import BLOCK_KINDS, Allocation, Expert, LayerPlan
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.geometry import ModelShape, Routing, Site
+from allocsearch.core.plugins import KINDS
 from allocsearch.core.targets import GROUPS
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
@@ -157,6 +158,8 @@ def _expert_cost(expert: Expert, sites: dict[str, Site], shape: ModelShape) -> i
         return 2 * size * d + size + d
     if expert.kind == "prompt":  # the prompt and one gate per head
         return size * d + shape.num_heads
+    if expert.kind in KINDS:
+        return KINDS[expert.kind].parameters(d, size)
     return size * (sites[expert.target].d_in + sites[expert.target].d_out)
 
 

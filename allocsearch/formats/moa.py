@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from allocsearch.core.errors import InputError
+from allocsearch.core.plugins import KINDS
 from allocsearch.formats.recipe import Document, Recipe, check_router, text_of
 from allocsearch.moelora.block import MAX_THRESHOLD
 
@@ -19,6 +20,9 @@ def export(recipe: Recipe) -> Document:
             another.
     """
     check_router(recipe, _FORM, ("sigmoid", "threshold"))
+    foreign = next((kind for plan in recipe.allocation for kind in KINDS if plan.sizes(kind)), None)
+    if foreign is not None:
+        raise InputError(f"the moa format knows the kinds parallel and prompt, but the allocation names {foreign!r}: use --format yaml")
     targets, lora_layers, rank = _lora(recipe)
     flags: dict[str, str] = {}
     if targets:

@@ -23,7 +23,7 @@ MAX_THRESHOLD: Final = 0.5
 
 
 class Cell:
-    """What the linears of one block hand on within a forward pass: the gates (T × n) and the parallel adapters' output."""
+    """What the linears of one block hand on within a forward pass: the gates (T × n) and the output of the experts beside the FFN."""
 
     def __init__(self) -> None:
         self.gates: Tensor | None = None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from allocsearch.core.errors import InputError
 from allocsearch.moelora.balance import Ledger
+from allocsearch.moelora.beside import Beside, BesideExperts
 from allocsearch.moelora.block import BlockRouter, Cell, ParallelExperts, RouterSpec
 from allocsearch.moelora.initial import expert_rows, fill_rows, router_rows
 from allocsearch.moelora.prompt import PromptExperts, PromptSpec
@@ -30,7 +31,8 @@ class BlockRole:
         first_gate: number of this linear's first expert among the block's.
         router: on the linear that hosts the block's router.
         widths: on the FFN's first linear, which hosts the parallel adapters; `first_parallel` is the number of the first among experts.
-        adds_parallel: on the FFN's last linear, whose output the parallel adapters' is added to.
+        beside: there too, the experts of plug-in kinds.
+        adds_parallel: on the FFN's last linear, whose output that of all experts beside the FFN is added to.
         prompt: on the linear that makes queries.
     """
 
@@ -39,6 +41,7 @@ class BlockRole:
     router: RouterSpec | None = None
     widths: tuple[int, ...] = ()
     first_parallel: int = 0
+    beside: tuple[Beside, ...] = ()
     adds_parallel: bool = False
     prompt: PromptSpec | None = None
 
@@ -60,10 +63,10 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
     """A base linear (any module with a weight of d_out × d_in in effect) plus experts.
 
     Trainable parameters per adapter: `moelora_in`, all experts' A above the router's rows, and `moelora_out`, all experts' B. Under a
-    block router some linears also host `moelora_router`, `moelora_parallel` or `moelora_prompt`.
+    block router some linears also host `moelora_router`, `moelora_parallel`, `moelora_prompt` or `moelora_beside`.
     """
 
-    adapter_layer_names = ("moelora_in", "moelora_out", "moelora_router", "moelora_parallel", "moelora_prompt")
+    adapter_layer_names = ("moelora_in", "moelora_out", "moelora_router", "moelora_parallel", "moelora_prompt", "moelora_beside")
     other_param_names = ("moelora_index", "moelora_dropout", "placements")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, placement: Placement, *, ledger: Ledger) -> None:
@@ -72,6 +75,7 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = linear_features(base_layer)
         self.moelora_in, self.moelora_out = nn.ParameterDict(), nn.ParameterDict()
         self.moelora_router, self.moelora_parallel, self.moelora_prompt = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.moelora_beside = nn.ModuleDict()
         self.moelora_index = BufferDict(persistent=False)
         self.moelora_dropout = nn.ModuleDict()
         self.placements: dict[str, Placement] = {}
@@ -114,6 +118,8 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
             self.moelora_parallel[adapter_name] = ParallelExperts(self.in_features, role.widths, **made)
         if role.prompt is not None:
             self.moelora_prompt[adapter_name] = PromptExperts(self.in_features, role.prompt, **made)
+        if role.beside:
+            self.moelora_beside[adapter_name] = BesideExperts(self.in_features, role.beside, **made)
 
     def reset_parameters(self, adapter_name: str) -> None:
         """Draw A and routers from their keys, and zero B. Parameters on the meta device wait for a checkpoint."""
@@ -122,7 +128,7 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
             keys = [*expert_rows(here.stack.ranks), *router_rows(here.stack.num_experts if here.stack.has_router else 0)]
             fill_rows(self.moelora_in[adapter_name], keys, seed=here.init_seed, layer=here.layer, target=here.target)
             nn.init.zeros_(self.moelora_out[adapter_name])
-        for hosted in (self.moelora_router, self.moelora_parallel, self.moelora_prompt):
+        for hosted in (self.moelora_router, self.moelora_parallel, self.moelora_prompt, self.moelora_beside):
             if adapter_name in hosted:
                 module: Any = hosted[adapter_name]
                 module.reset_parameters(seed=here.init_seed, layer=here.layer)
@@ -164,6 +170,9 @@ class MoeLoraLinear(nn.Module, BaseTunerLayer):
         if role.widths:
             gates = role.cell.columns(role.first_parallel, len(role.widths))
             role.cell.parallel = self.moelora_parallel[name](x, gates)
+        if role.beside:
+            added = self.moelora_beside[name](x, role.cell)
+            role.cell.parallel = role.cell.parallel + added if role.widths else added
         stack = self.placements[name].stack
         return role.cell.columns(role.first_gate, 0 if stack is None else stack.num_experts)
 

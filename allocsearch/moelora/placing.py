@@ -10,7 +10,9 @@ from torch import nn
 from allocsearch.core.allocation import BLOCK_KINDS, LayerPlan
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.geometry import Site
+from allocsearch.core.plugins import KINDS
 from allocsearch.core.targets import GROUPS, Location, locate
+from allocsearch.moelora.beside import Beside
 from allocsearch.moelora.block import Cell, RouterSpec
 from allocsearch.moelora.config import MoeLoraConfig
 from allocsearch.moelora.layer import BlockRole, Placement, linear_features
@@ -124,10 +126,12 @@ def _place_block(
     cell = Cell()
     host = _first(members, _FIRST_OF_ATTENTION, config=config, why="a block router")
     widths, lengths = plan.sizes("parallel"), plan.sizes("prompt")
-    first_parallel = len(experts) - len(widths) - len(lengths)
-    first_ffn = _first(members, _FIRST_OF_FFN, config=config, why="a parallel adapter") if widths else None
-    last_ffn = _first(members, ("down",), config=config, why="a parallel adapter") if widths else None
-    prompt = _prompt_spec(model, lengths, host=host, members=members, first_gate=first_parallel + len(widths)) if lengths else None
+    first = {expert.kind: number for number, expert in reversed(list(enumerate(experts)))}
+    beside = tuple(Beside(kind, plan.sizes(kind), first[kind]) for kind in KINDS if plan.sizes(kind))
+    why = "an expert beside the FFN"
+    first_ffn = _first(members, _FIRST_OF_FFN, config=config, why=why) if widths or beside else None
+    last_ffn = _first(members, ("down",), config=config, why=why) if widths or beside else None
+    prompt = _prompt_spec(model, lengths, host=host, members=members, first_gate=first["prompt"]) if lengths else None
     router = RouterSpec(experts, config.swi_x, sparse=config.router == "threshold", straight_through=config.threshold_gradient != "none")
     placements: dict[str, Placement] = {}
     first_gate = 0
@@ -139,7 +143,8 @@ def _place_block(
                 first_gate=first_gate,
                 router=router if linear is host else None,
                 widths=widths if linear is first_ffn else (),
-                first_parallel=first_parallel,
+                first_parallel=first.get("parallel", 0),
+                beside=beside if linear is first_ffn else (),
                 adds_parallel=linear is last_ffn,
                 prompt=prompt if linear is host else None,
             )
