@@ -78,3 +78,14 @@ def test_every_command_shown_is_one(text):
                 command, rest = command.commands[rest[0]], rest[1:]
             if rest[:1] not in (["--version"], ["--install-completion"]):
                 command.make_context("allocsearch", rest)
+
+
+RUN = re.compile(r"^<!-- run -->\n```python\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial" and RUN.search(page.read_text(encoding="utf-8"))])
+def test_python_that_is_marked_to_run_does(page, tmp_path, monkeypatch):
+    """The tutorial's blocks need its files: tests/e2e/test_tutorial.py runs them."""
+    monkeypatch.setenv("ALLOCSEARCH_HOME", str(tmp_path))
+    for block in RUN.finditer(page.read_text(encoding="utf-8")):
+        exec(block["text"], {})
