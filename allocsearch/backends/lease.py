@@ -69,10 +69,16 @@ class Holder:
         if self.place != _place():
             return False
         try:
+            os.kill(self.pid, 0)  # no signal, only the question
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's
+            pass
+        try:
             process = psutil.Process(self.pid)
             return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.born) > _SAME_BIRTH_SECONDS
-        except psutil.NoSuchProcess:
-            return True
+        except psutil.Error:  # /proc hides other users' processes on some machines
+            return False
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

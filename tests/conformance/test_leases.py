@@ -245,6 +245,15 @@ def test_who_is_gone_and_who_may_not_be(ended):
     assert replace(ended, place=lease._place()).is_gone
 
 
+def test_a_process_that_another_user_hides_may_not_be_gone(monkeypatch):
+    def hidden(pid):
+        raise lease.psutil.NoSuchProcess(pid)
+
+    here = Holder.here()
+    monkeypatch.setattr(lease.psutil, "Process", hidden)
+    assert not here.is_gone
+
+
 def test_a_zombie_is_gone():
     with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
         process.stdout.read()  # its end
