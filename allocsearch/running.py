@@ -142,7 +142,11 @@ class Run:
 
     def _say_limit(self) -> None:
         done = f"{self._study.num_finished} of {self.record.num_trials} trials"
-        self._say(f"the study ends here with {done}: {self._ledger.reached}; to go on, raise it: allocsearch resume {self.name} --help")
+        name = str(self._ledger.reached)
+        self._say(
+            f"the study ends here with {done}, since `limits.{name}` of {getattr(self._ledger.limits, name):,} is reached; "
+            f"to go on, give more: allocsearch resume {self.name} --{name.replace('_', '-')} …"
+        )
 
     def _keep_the_fronts_weights(self) -> None:
         """Adapters off the front are deleted: thousands of trials would fill a disk."""

@@ -56,17 +56,12 @@ class Ledger:
         return Spent(self._busy_seconds / _HOUR, self._gpu_seconds / _HOUR, self._tokens)
 
     @property
-    def standing(self) -> list[tuple[float, float, str]]:
-        """For each limit that there is: what is spent of it, the limit, and the unit of both."""
-        spent, limits = self.spent, self.limits
-        units = (
-            (spent.hours, limits.max_hours, "hours"),
-            (spent.gpu_hours, limits.max_gpu_hours, "GPU hours"),
-            (spent.tokens, limits.max_tokens, "tokens"),
-        )
-        return [(value, limit, unit) for value, limit, unit in units if limit is not None]
-
-    @property
     def reached(self) -> str | None:
-        """The first limit that is used up, in words; None where none is."""
-        return next((f"its limit of {limit:,.12g} {unit} is reached" for value, limit, unit in self.standing if value >= limit), None)
+        """The name of a limit that is used up; None where none is."""
+        spent, limits = self.spent, self.limits
+        pairs = {
+            "max_hours": (spent.hours, limits.max_hours),
+            "max_gpu_hours": (spent.gpu_hours, limits.max_gpu_hours),
+            "max_tokens": (spent.tokens, limits.max_tokens),
+        }
+        return next((name for name, (value, limit) in pairs.items() if limit is not None and value >= limit), None)

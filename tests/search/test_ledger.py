@@ -39,22 +39,13 @@ def test_a_resumed_ledger_goes_on_as_if_it_had_never_been_closed(found, cut):
     assert (spent.hours, spent.gpu_hours) == pytest.approx((whole.hours, whole.gpu_hours))
 
 
-@pytest.mark.parametrize(
-    ("limits", "says"),
-    [
-        ({"max_hours": 2}, "its limit of 2 hours is reached"),
-        ({"max_gpu_hours": 1.0}, "its limit of 1 GPU hours is reached"),
-        ({"max_tokens": 1_000_000}, "its limit of 1,000,000 tokens is reached"),
-    ],
-)
-def test_a_limit_is_reached_when_it_is_used_up_and_not_before(limits, says):
+@pytest.mark.parametrize("limits", [{"max_hours": 2}, {"max_gpu_hours": 1.0}, {"max_tokens": 1_000_000}])
+def test_a_limit_is_reached_when_it_is_used_up_and_not_before(limits):
     last = Charge(10 * HOUR, HOUR, 0.5, 500_000)
     ledger = Ledger(LimitsSpec(**limits), [replace(last, ended_at=5 * HOUR)])
     assert ledger.reached is None
     ledger.charge(last)
-    assert ledger.reached == says
-    ((value, limit, _),) = ledger.standing
-    assert value == limit
+    assert [ledger.reached] == list(limits)
 
 
 def test_nothing_is_reached_where_nothing_is_limited():
