@@ -40,7 +40,8 @@ def tiny_model(tmp_path_factory):
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>").save_pretrained(folder)
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "<eos>", "model_input_names": ["input_ids", "attention_mask"]}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,

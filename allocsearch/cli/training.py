@@ -96,7 +96,7 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="The base model's folder or id, where it is not what the adapter says.")] = None,
     dtype: Dtype = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Longest row in tokens. Default: as in the training.")] = None,
-    harness: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval, with commas, instead of the task.")] = None,
+    harness: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval, by name or YAML, with commas.")] = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy on the task's test split, with the interval that the number of rows gives, and NLL."""

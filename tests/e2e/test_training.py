@@ -1,9 +1,12 @@
 """From an export to a trained adapter: killed and resumed without a trace, evaluated, and loaded by PEFT alone."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +116,35 @@ def test_evaluate_and_a_fresh_process_give_the_trainings_accuracy(cli, study, tr
     assert nll == pytest.approx(measured["nll"], rel=1e-3)  # batches round otherwise
 
 
+SERVING = Path(__file__).parent.parent.parent / "docs" / "serving.md"
+
+
+def test_the_pages_code_serves_the_adapter(cli, study, trained, tmp_path):
+    from allocsearch import spec
+    from allocsearch.training.tasks import load_task
+
+    (tmp_path / "adapter").symlink_to(trained[0])
+    blocks = re.findall(r"<!-- tested -->\n```python\n(.*?)```", SERVING.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == SERVING.read_text(encoding="utf-8").count("```python") == 3
+    served, printed = {}, io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(printed):
+        for block in blocks:
+            exec(block, served)  # as a reader would paste it
+    assert eval(printed.getvalue().splitlines()[-1]) in [[a, b] for a in ("negative", "positive") for b in ("negative", "positive")]
+
+    task = spec.load(str(study)).task
+    rows = load_task(task.source()).test
+    prompts = [row.prompt for row in rows]
+    found = served["classify"](prompts, template="{text}", choices=task.choices)
+    alone = served["classify"](prompts, template="{text}", choices=task.choices, rows=1)
+    assert sum(a == b for a, b in zip(found, alone, strict=True)) >= len(rows) - 1, "padding changes no answer, but for rounding"
+    right = sum(choice == task.choices[row.answer] for choice, row in zip(found, rows, strict=True))
+    measured = cli.json("evaluate", trained[0], "--task", study)["accuracy"]
+    assert right / len(rows) == pytest.approx(measured, abs=1.5 / len(rows))  # bfloat16 here
+    together, one = served["generate"](prompts[:3]), [served["generate"]([prompt])[0] for prompt in prompts[:3]]
+    assert together == one
+
+
 @pytest.fixture(scope="module")
 def places(study, config, trained):
     return {"study": study, "config": config, "folder": trained[0]}
@@ -133,7 +165,7 @@ def places(study, config, trained):
         (["train", "{config}", "--task", "{study}", "--push-to-hub", "me/it"], "must name its base by a hub id"),
         (["evaluate", "missing", "--task", "{study}"], "must be a folder with an adapter_config.json"),
         (["evaluate", "{folder}"], "'tiny-reviews' is not built in"),
-        (["evaluate", "{folder}", "--harness", "arc_easy"], "pip install lm-eval"),
+        (["evaluate", "{folder}", "--harness", "arc_easy"], "pip install 'allocsearch[harness]'"),
         (["evaluate", "{folder}", "--task", "{study}", "--model", "missing/model/folder"], "must be a folder, a hub id"),
     ],
 )

@@ -159,6 +159,8 @@ def test_lm_eval_gets_the_adapted_model_and_its_words(monkeypatch, request_of, t
     def simple_evaluate(**options):
         if options["tasks"] == ["nonsense"]:
             raise KeyError("nonsense")
+        if options["tasks"] == ["far"]:
+            raise ConnectionError("Couldn't reach it on the hub")
         seen.update(options)
         return {"results": {"arc_easy": {"acc,none": 0.25}}}
 
@@ -171,6 +173,30 @@ def test_lm_eval_gets_the_adapted_model_and_its_words(monkeypatch, request_of, t
     assert type(seen["model"].pretrained).__name__.startswith("Peft")
     with pytest.raises(InputError, match="must know the tasks nonsense"):
         harness(tmp_path / "adapter", ["nonsense"], rows=7, dtype="float32")
+    with pytest.raises(InputError, match="unset HF_HUB_OFFLINE"):
+        harness(tmp_path / "adapter", ["far"], rows=7, dtype="float32")
+
+
+@pytest.mark.filterwarnings("ignore")  # lm-eval's own, and of what it imports
+def test_lm_eval_scores_an_adapter_on_a_task_of_ones_own(request_of, tmp_path):
+    pytest.importorskip("lm_eval", reason="the extra `harness` brings thirty packages along, which the other tests do without")
+    done = train(request_of(evaluate=True), lambda _: None)
+    rows = [row for row in load_task(request_of().task.source()).test if row.choices]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": row.prompt, "label": row.answer}) for row in rows))
+    document = {
+        "task": "tiny_reviews",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": ["negative", "positive"],
+        "doc_to_target": "label",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(document))
+    found = harness(tmp_path / "adapter", [str(tmp_path / "task.yaml")], rows=None, dtype="float32")
+    assert found["tiny_reviews"]["acc,none"] == pytest.approx(done.test.accuracy)
 
 
 def test_an_edited_record_is_passed_over(tmp_path):
