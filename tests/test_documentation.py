@@ -34,6 +34,7 @@ def named(entry):
 
 
 def test_every_page_stands_in_the_navigation():
+    assert [page.name for page in PAGES if "\n<<<<<<< " in page.read_text(encoding="utf-8")] == [], "a merge was left undone"
     nav = named(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
     assert sorted(page for page in nav if not page.startswith(BUILT)) == sorted(path.name for path in DOCS.glob("*.md"))
 
