@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from allocsearch.backends.catalog import Catalog, Companion
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import Companion
 from allocsearch.core.trial import Assignment, Trial
 from allocsearch.planning import Plan
 from allocsearch.search.ledger import Ledger

@@ -11,7 +11,8 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from allocsearch import page
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import LostLeaseError
 from allocsearch.figures import Figure
 from allocsearch.report import Report, Section, searched

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from allocsearch import spec as specs
-from allocsearch.backends.catalog import LIMITS, Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import LIMITS, StudyRecord
 from allocsearch.calibrating import calibration_of
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError

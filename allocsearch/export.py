@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from allocsearch.backends.artifacts import FolderArtifacts
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InputError
 from allocsearch.evidence import Evidence
 from allocsearch.exported import SCHEMA, ExportedConfig

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, get_args
 from allocsearch import export as exports
 from allocsearch import views
 from allocsearch.backends.artifacts import FolderArtifacts
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InputError
 from allocsearch.evidence import evidence
 from allocsearch.exported import ExportedConfig

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.budget import Budget, short_count
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Failed, Infeasible, Measured, RungScore, Stopped, Trial

@@ -6,7 +6,7 @@ Accuracies and leads in accuracy are shares, NLL is in nats per row, seconds are
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.evidence import Evidence, evidence_json
 from allocsearch.logs import trial_fields
 from allocsearch.search import results

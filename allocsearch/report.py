@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from allocsearch import tables
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.budget import short_count
 from allocsearch.core.choices import Metric
 from allocsearch.evidence import Evidence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from allocsearch import driver, exporting, logs, tables
 from allocsearch import spec as specs
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InfeasibleError
 from allocsearch.evidence import Evidence
 from allocsearch.exporting import Export, Format

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.optuna_study import OptunaStudy
 from allocsearch.backends.storage import written
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.beside import MADE_WITH, Beside, StageTrial
 from allocsearch.board import Board
 from allocsearch.core.allocation import Allocation

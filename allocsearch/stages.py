@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from allocsearch.backends.catalog import CONFIRMATION, CONTENDERS, FOLLOWED_UP, StudyRecord
+from allocsearch.backends.study_record import CONFIRMATION, CONTENDERS, FOLLOWED_UP, StudyRecord
 from allocsearch.beside import Beside, StageTrial
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Trial
 from allocsearch.search import results

@@ -1,6 +1,7 @@
 """What a storage holds of a study, put together: its trials, its confirmation and its calibration, as its own spec wants them read."""
 
-from allocsearch.backends.catalog import Catalog, StudyRecord
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.calibrating import calibration_of
 from allocsearch.evidence import Evidence, evidence
 from allocsearch.report import Report, report

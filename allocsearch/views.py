@@ -1,16 +1,14 @@
 """Studies and plans as JSON documents: what `--json` prints, and what tables are drawn from."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import cost, layer_costs
 from allocsearch.core.geometry import ModelShape, Routing
-from allocsearch.core.trial import Failed, Infeasible, Stopped, Trial
 from allocsearch.limits_spec import SPENDING
 from allocsearch.search import results
 from allocsearch.search.comparison import Comparison
@@ -94,10 +92,10 @@ def compare_json(record: StudyRecord, winner: Point, comparisons: Sequence[Compa
 
 def status_json(record: StudyRecord) -> dict[str, Any]:
     """Counts per state, best so far, compute spent."""
-    found = results.progress(record.trials, record.waiting, num_trials=record.num_trials, metric=record.spec.metric)
+    found = record.standing
     done = record.num_trials - record.num_missing
-    failures = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Failed)]
-    infeasible = [{"trial": t.number, "reason": t.outcome.reason} for t in record.trials if isinstance(t.outcome, Infeasible)]
+    failures = [{"trial": number, "reason": reason} for number, reason in found.failures]
+    infeasible = [{"trial": number, "reason": reason} for number, reason in found.infeasible]
     return {
         "study": record.name,
         "target_trials": record.num_trials,
@@ -115,19 +113,13 @@ def status_json(record: StudyRecord) -> dict[str, Any]:
         "frozen_base": None if record.base is None else {"accuracy": record.base.accuracy, "nll": record.base.mean_nll},
         "failures": failures,
         "infeasible": infeasible,
-        "stopped_at": _stopped_at(record.trials),
-        "retried": [{"trial": trial.number, "attempt": trial.attempt} for trial in record.trials if trial.attempt > 1],
+        "stopped_at": {str(step): count for step, count in sorted(found.stopped_at.items())},
+        "retried": [{"trial": number, "attempt": attempt} for number, attempt in found.retried],
         "model": record.spec.model,
         "task": record.spec.task.name,
         "space": record.spec.space.name,
         "budget": record.spec.budget,
     }
-
-
-def _stopped_at(trials: Sequence[Trial]) -> dict[str, int]:
-    """How many trials were stopped at each rung, by its training step."""
-    steps = [trial.outcome.rungs[-1].step for trial in trials if isinstance(trial.outcome, Stopped) and trial.outcome.rungs]
-    return {str(step): count for step, count in sorted(Counter(steps).items())}
 
 
 def _max_trainings_after(plan: "Plan") -> dict[str, int]:

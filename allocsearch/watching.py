@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from allocsearch import terminal
-from allocsearch.backends.catalog import StudyRecord
+from allocsearch.backends.study_record import StudyRecord
 from allocsearch.search import results
 from allocsearch.views import status_json
 

@@ -15,7 +15,8 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
 from allocsearch import board
 from allocsearch.backends import dashboard_content
-from allocsearch.backends.catalog import Catalog, Companion
+from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.study_record import Companion
 from allocsearch.core.trial import Failed
 from allocsearch.search import results
 from tests.conformance import toy

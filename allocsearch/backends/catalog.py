@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, Literal, get_args
+from typing import Any, get_args
 
 import optuna
 from optuna.storages import RDBStorage
@@ -18,86 +17,23 @@ from allocsearch.backends.lease import Fence, Lease, holder_of
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.schema import require_own
+from allocsearch.backends.standing import Row, charges_of, promising, short_rows, summed, wall_seconds
 from allocsearch.backends.storage import explained, open_storage, storage_url
+from allocsearch.backends.study_record import (
+    COUNTED,
+    OF,
+    SPEC,
+    TARGET,
+    Companion,
+    StudyRecord,
+)
 from allocsearch.core.errors import InputError, shown
-from allocsearch.core.trial import Failed, SeedScore, Trial
-from allocsearch.limits_spec import LimitsSpec
+from allocsearch.search import results
 from allocsearch.search.finalists import with_replicas
-from allocsearch.search.ledger import Charge, Ledger
+from allocsearch.search.ledger import Ledger
 from allocsearch.search.proposals import Proposals
-from allocsearch.spec import ConfirmationSpec, StudySpec
-
-_SPEC: Final = "spec"
-_TARGET: Final = "target_trials"
-_OF: Final = "companion_of"
-CONFIRMATION: Final = "confirmation"
-LIMITS: Final = "limits"
-FOLLOWED_UP: Final = "followed_up"
-CONTENDERS: Final = "contenders"
-
-Companion = Literal["calibration", "random", "replicas", "confirmation"]
-"""What is trained beside a search, each in a study of its own: `NAME/calibration` and so on, so that a search's trials stay its own."""
-_COUNTED: Final[tuple[Companion, ...]] = ("random", "replicas", "confirmation")
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """A study as it stands in the database at one moment.
-
-    Its trials carry the scores of their replicas, too.
-    `driver` is the process that drives it, if one does.
-    `charges` are those of what follows the search, too; a calibration comes before it and does not count.
-    `wall_seconds` goes from the start of its first trial to the last end of one, pauses between drivers included.
-    """
-
-    name: str
-    spec: StudySpec
-    attrs: Mapping[str, Any]
-    trials: tuple[Trial, ...]
-    waiting: frozenset[int]
-    base: SeedScore | None
-    artifacts: frozenset[str] = frozenset()
-    wall_seconds: float = 0.0
-    charges: tuple[Charge, ...] = ()
-    driver: str | None = None
-
-    @property
-    def num_trials(self) -> int:
-        """The target number of finished trials; for a companion all that it has."""
-        return len(self.trials) if _OF in self.attrs else int(self.attrs.get(_TARGET, self.spec.trials))
-
-    @property
-    def limits(self) -> LimitsSpec:
-        """The spec's, but for what a resume has made of them."""
-        return self.spec.limits.model_copy(update=self.attrs.get(LIMITS, {}))
-
-    @property
-    def ledger(self) -> Ledger:
-        """What the search and what follows it have cost so far."""
-        return Ledger(self.limits, self.charges)
-
-    @property
-    def confirmation(self) -> ConfirmationSpec:
-        """What is to follow the search: what was last asked for, else what the spec says."""
-        asked = self.attrs.get(CONFIRMATION)
-        return self.spec.confirmation if asked is None else ConfirmationSpec.model_validate(asked)
-
-    @property
-    def follow_up(self) -> dict[str, Any]:
-        """What is to follow the search, as JSON: kept with the study once all of it has ended."""
-        return {"replication": self.spec.replication.model_dump(mode="json"), "confirmation": self.confirmation.model_dump(mode="json")}
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the search and everything that is to follow it have ended."""
-        wanted = self.spec.replication.contenders > 1 or self.confirmation.candidates > 0
-        return self.num_missing == 0 and (not wanted or self.attrs.get(FOLLOWED_UP) == self.follow_up)
-
-    @property
-    def num_missing(self) -> int:
-        """Trials that are still to finish before the target is reached."""
-        finished = sum(trial.outcome is not None and not isinstance(trial.outcome, Failed) for trial in self.trials)
-        return max(0, self.num_trials - finished)
+from allocsearch.search.results import Point
+from allocsearch.spec import StudySpec
 
 
 class Catalog:
@@ -142,7 +78,7 @@ class Catalog:
             with experimental():
                 study.set_metric_names(list(METRICS[spec.objective]))
             # The spec comes last: a study without one was never started, and `record` says so.
-            own = {"spec_hash": spec.digest, "budget": spec.budget, _TARGET: spec.trials, _SPEC: spec.to_json()}
+            own = {"spec_hash": spec.digest, "budget": spec.budget, TARGET: spec.trials, SPEC: spec.to_json()}
             for key, value in {**attrs, **own}.items():
                 study.set_user_attr(key, value)
 
@@ -155,30 +91,64 @@ class Catalog:
         with explained(self.url):
             study = self._load(name)
             attrs = study.user_attrs
-            if _SPEC not in attrs:
-                raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
-            spec = StudySpec.from_json(attrs[_SPEC], where=f"the stored spec of study {name!r}")
+            spec = _spec_of(name, attrs)
             frozen = study.get_trials(deepcopy=False)
             records.check_ours(name, frozen)
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
             beside = self._counted(name)
             trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
             wall = _wall_seconds(frozen)
-            holder = holder_of(self._storage.engine, name.partition("/")[0])
-            driver = None if holder is None else str(holder)
+            driver = self._driver(name)
             charges = records.charges(frozen) + tuple(charge for each in beside.values() for charge in each.charges)
             return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), wall, charges, driver)
 
     def _counted(self, name: str) -> dict[Companion, StudyRecord]:
         """What was trained beside study `name` and is charged to it."""
-        found = {} if _is_companion(name) else {kind: self.companion(name, kind) for kind in _COUNTED}
+        found = {} if _is_companion(name) else {kind: self.companion(name, kind) for kind in COUNTED}
         return {kind: beside for kind, beside in found.items() if beside is not None}
+
+    def glance(self, name: str) -> StudyRecord:
+        """How a study stands, in a number of statements that does not grow with it: a record without trials.
+
+        Raises:
+            InputError: as `record`.
+        """
+        with explained(self.url):
+            study = self._load(name)
+            attrs = study.user_attrs
+            spec = _spec_of(name, attrs)
+            rows, wall = self._short(study)
+            charges = charges_of(rows)
+            for kind in self._kinds_beside(name):
+                charges += charges_of(self._short(self._load(f"{name}/{kind}"))[0])
+            standing = summed(rows, best=self._best(name, rows, spec), wall_seconds=wall)
+            base, driver = records.base_score(study), self._driver(name)
+            return StudyRecord(name, spec, attrs, (), frozenset(), base, frozenset(), wall, tuple(charges), driver, standing)
+
+    def _driver(self, name: str) -> str | None:
+        holder = holder_of(self._storage.engine, name.partition("/")[0])
+        return None if holder is None else str(holder)
+
+    def _short(self, study: optuna.Study) -> tuple[list[Row], float]:
+        with self._storage.engine.connect() as connection:
+            return short_rows(connection, study._study_id), wall_seconds(connection, study._study_id)  # noqa: SLF001 - nothing public gives it
+
+    def _kinds_beside(self, name: str) -> list[Companion]:
+        there = set(optuna.get_all_study_names(self._lasting))
+        return [] if _is_companion(name) else [kind for kind in COUNTED if f"{name}/{kind}" in there]
+
+    def _best(self, name: str, rows: Sequence[Row], spec: StudySpec) -> Point | None:
+        beside = None if _is_companion(name) else self.companion(name, "replicas")
+        replicas = () if beside is None else beside.trials
+        chosen = promising(rows, replicated={str(trial.assignment.allocation) for trial in replicas}, metric=spec.metric)
+        read = [records.trial_of(self._lasting.get_trial(row.trial_id)) for row in chosen]
+        return results.picked(with_replicas(read, replicas), "best", spec.metric) if read else None
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals, ledger: Ledger | None = None) -> OptunaStudy:
         """The study to ask and tell, charged to `ledger`. Only one driver may hold it."""
         with explained(self.url):
             study = self._load(name)
-            return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(_TARGET, spec.trials)), ledger=ledger)
+            return OptunaStudy(study, spec, proposals, num_trials=int(study.user_attrs.get(TARGET, spec.trials)), ledger=ledger)
 
     def companion(self, name: str, kind: Companion) -> StudyRecord | None:
         """What was trained beside study `name`, or None where nothing was."""
@@ -199,7 +169,7 @@ class Catalog:
         """The companion to put assignments in and run, made with `attrs` if it is not there yet. Only one driver may hold it."""
         own = f"{name}/{kind}"
         if self.companion(name, kind) is None:
-            self.create(own, spec, {**attrs, _OF: name})
+            self.create(own, spec, {**attrs, OF: name})
             with explained(self.url):
                 dashboard_content.mark_companion(self._load(own), kind, of=name)
         with explained(self.url):
@@ -223,7 +193,7 @@ class Catalog:
     def retarget(self, name: str, num_trials: int) -> None:
         """Change the target number of finished trials."""
         with explained(self.url):
-            self._load(name).set_user_attr(_TARGET, num_trials)
+            self._load(name).set_user_attr(TARGET, num_trials)
 
     def delete(self, name: str) -> None:
         """Forget a study that was made a moment ago and could not start."""
@@ -238,6 +208,12 @@ class Catalog:
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else "it has none yet: allocsearch run"
             raise InputError(f"a study named {name!r} must be in the storage, but it is not: {hint}") from None
+
+
+def _spec_of(name: str, attrs: Mapping[str, Any]) -> StudySpec:
+    if SPEC not in attrs:
+        raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
+    return StudySpec.from_json(attrs[SPEC], where=f"the stored spec of study {name!r}")
 
 
 def _is_companion(name: str) -> bool:

@@ -39,7 +39,7 @@ def status(
     if name is None:
         _show_names(catalog.names(), as_json=as_json)
         return
-    found = views.status_json(catalog.record(name))
+    found = views.status_json(catalog.glance(name))
     if as_json:
         print_json(found)
     else:

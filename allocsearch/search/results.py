@@ -19,6 +19,7 @@ Pick = Literal["best", "knee", "smallest"]
 _Z: Final = 1.96
 _Effect = tuple[float, float]
 State = Literal["finished", "stopped", "infeasible", "failed", "running", "waiting"]
+STATES: Final[tuple[State, ...]] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,9 @@ def reason(pick: Pick, chosen: Point, trials: Sequence[Trial], metric: Metric = 
 def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int, metric: Metric = "accuracy") -> Progress:
     """Counts per state, the compute spent in seconds of worker time, and the best so far."""
     counts = Counter(_state(trial, waiting) for trial in trials)
-    states: tuple[State, ...] = get_args(State)
     seconds = sum(trial.outcome.seconds for trial in trials if isinstance(trial.outcome, Ended))
     best = picked(trials, "best", metric) if counts["finished"] else None
-    return Progress({state: counts[state] for state in states}, num_trials, seconds, best)
+    return Progress({state: counts[state] for state in STATES}, num_trials, seconds, best)
 
 
 class Pace:

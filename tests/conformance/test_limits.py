@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from allocsearch.backends.catalog import LIMITS, Catalog
+from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.inline_executor import InlineExecutor
+from allocsearch.backends.study_record import LIMITS
 from allocsearch.core.trial import Failed, Lost
 from tests.conformance.toy import finish, measured, proposals_of, spec_of
 

@@ -1,0 +1,134 @@
+"""How a study stands, without reading all of it: a few statements, and only the trials that may be the best are read whole."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import func
+
+from allocsearch.core.choices import Metric
+from allocsearch.core.trial import Ended, Failed, Infeasible, Stopped, Trial
+from allocsearch.search import results
+from allocsearch.search.ledger import Charge
+from allocsearch.search.results import Point
+
+_TRIALS: Final = sa.table(
+    "trials", *(sa.column(name) for name in ("trial_id", "study_id", "number", "state")),
+    sa.column("datetime_start", sa.DateTime), sa.column("datetime_complete", sa.DateTime),
+)  # fmt: skip
+_ATTRS: Final = sa.table("trial_user_attributes", *(sa.column(name) for name in ("trial_id", "key", "value_json")))
+_KEYS: Final = (
+    *("seconds", "accuracy", "nll", "trainable_params", "failure", "infeasible"),
+    *("allocation", "attempt", "rungs", "gpus", "tokens"),
+)
+_PLAIN: Final[Mapping[str, results.State]] = {"COMPLETE": "finished", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Counts per state, worker seconds, the best so far, and what went otherwise.
+
+    Attributes:
+        failures, infeasible: numbers of trials, each with its reason.
+        stopped_at: trials that were stopped, by the training step of their last rung.
+        retried: numbers of trials that were dispatched more than once, each with how often.
+    """
+
+    counts: Mapping[results.State, int]
+    seconds_spent: float
+    wall_seconds: float
+    best: Point | None
+    failures: Sequence[tuple[int, str]]
+    infeasible: Sequence[tuple[int, str]]
+    stopped_at: Mapping[int, int]
+    retried: Sequence[tuple[int, int]]
+
+    @property
+    def num_done(self) -> int:
+        """Trials that count towards the target."""
+        return self.counts["finished"] + self.counts["stopped"] + self.counts["infeasible"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a stored trial says of itself in short."""
+
+    trial_id: int
+    number: int
+    state: results.State
+    attrs: Mapping[str, Any]
+    ended_at: datetime | None = None
+
+    def rank(self, metric: Metric) -> tuple[float, float, int]:
+        """Sorts the better first; of equals the smaller, then the earlier."""
+        score = self.attrs["accuracy"] if metric == "accuracy" else -self.attrs["nll"]
+        return -score, self.attrs["trainable_params"], self.number
+
+
+def standing_of(trials: Sequence[Trial], waiting: frozenset[int], *, metric: Metric, wall_seconds: float) -> Standing:
+    """Of a study that has been read whole."""
+    found = results.progress(trials, waiting, num_trials=len(trials), metric=metric)
+    ended = [(trial.number, trial.outcome) for trial in trials if isinstance(trial.outcome, Ended)]
+    failures = [(number, outcome.reason) for number, outcome in ended if isinstance(outcome, Failed)]
+    infeasible = [(number, outcome.reason) for number, outcome in ended if isinstance(outcome, Infeasible)]
+    steps = Counter(outcome.rungs[-1].step for _, outcome in ended if isinstance(outcome, Stopped) and outcome.rungs)
+    retried = [(trial.number, trial.attempt) for trial in trials if trial.attempt > 1]
+    return Standing(found.counts, found.seconds_spent, wall_seconds, found.best, failures, infeasible, steps, retried)
+
+
+def summed(rows: Sequence[Row], *, best: Point | None, wall_seconds: float) -> Standing:
+    """Of a study's short rows."""
+    counts = Counter(row.state for row in rows)
+    seconds = sum(float(row.attrs.get("seconds", 0.0)) for row in rows)
+    failures = [
+        (row.number, row.attrs.get("failure", "it was marked as failed outside allocsearch")) for row in rows if row.state == "failed"
+    ]
+    infeasible = [(row.number, row.attrs["infeasible"]) for row in rows if row.state == "infeasible"]
+    steps = Counter(int(row.attrs["rungs"][-1][1]) for row in rows if row.state == "stopped" and row.attrs.get("rungs"))
+    retried = [(row.number, row.attrs["attempt"]) for row in rows if row.attrs["attempt"] > 1]
+    by_state = {state: counts[state] for state in results.STATES}
+    return Standing(by_state, seconds, wall_seconds, best, failures, infeasible, steps, retried)
+
+
+def short_rows(connection: sa.Connection, study_id: int) -> list[Row]:
+    """All trials of a study, by number, in two statements."""
+    mine = _TRIALS.c.study_id == study_id
+    attrs: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    joined = sa.select(_ATTRS.c.trial_id, _ATTRS.c.key, _ATTRS.c.value_json).join(_TRIALS, _TRIALS.c.trial_id == _ATTRS.c.trial_id)
+    for trial_id, key, value in connection.execute(joined.where(mine, _ATTRS.c.key.in_(_KEYS))):
+        attrs[trial_id][key] = json.loads(value)
+    columns = (_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state, _TRIALS.c.datetime_complete)
+    found = connection.execute(sa.select(*columns).where(mine).order_by(_TRIALS.c.number))
+    return [_row(attrs[row.trial_id], *row) for row in found]
+
+
+def charges_of(rows: Sequence[Row]) -> list[Charge]:
+    """What the trials that ended have cost."""
+    ended = [(row.ended_at, row.attrs) for row in rows if row.ended_at is not None]
+    return [Charge(at.timestamp(), own.get("seconds", 0.0), own.get("gpus", 0.0), own.get("tokens", 0)) for at, own in ended]
+
+
+def wall_seconds(connection: sa.Connection, study_id: int) -> float:
+    """From the start of the first trial to the last end of one."""
+    span = sa.select(func.min(_TRIALS.c.datetime_start), func.max(_TRIALS.c.datetime_complete)).where(_TRIALS.c.study_id == study_id)
+    start, end = connection.execute(span).one()
+    return float((end - start).total_seconds()) if start and end else 0.0
+
+
+def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metric) -> list[Row]:
+    """Those of which one must be the best: all that have replicas, and the first of the others."""
+    measured = [row for row in rows if row.state == "finished"]
+    alone = [row for row in measured if row.attrs["allocation"] not in replicated]
+    return [row for row in measured if row.attrs["allocation"] in replicated] + sorted(alone, key=lambda row: row.rank(metric))[:1]
+
+
+def _row(attrs: Mapping[str, Any], trial_id: int, number: int, state: object, ended_at: datetime | None) -> Row:
+    return Row(trial_id, number, _state(str(state), attrs), attrs, ended_at)
+
+
+def _state(stored: str, attrs: Mapping[str, Any]) -> results.State:
+    return _PLAIN.get(stored) or ("infeasible" if "infeasible" in attrs else "stopped")

@@ -1,0 +1,98 @@
+"""What a study costs as it grows: numbers of statements and of things looked at, never seconds."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from allocsearch.backends.catalog import Catalog
+from allocsearch.core.trial import Failed, Infeasible, RungScore, Stopped
+from allocsearch.search.register import Register
+from allocsearch.views import status_json
+from tests.conformance.toy import allocation, finish, measured, proposals_of, score_of
+
+
+@contextmanager
+def statements(storage):
+    """What is sent to the database meanwhile."""
+    sent = []
+
+    def heard(_connection, _cursor, statement, *_):
+        sent.append(statement)
+
+    event.listen(storage.engine, "before_cursor_execute", heard)
+    try:
+        yield sent
+    finally:
+        event.remove(storage.engine, "before_cursor_execute", heard)
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"])
+def url(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("url", ["sqlite_url"], indirect=True)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_trial_costs_as_many_statements_whatever_came_before(desk, sampler, monkeypatch):
+    """Nor does anything look through the trials that the driver has in memory."""
+    study = desk.create(trials=60, sampler=sampler)
+    storage = study._storage._storage
+    study.tell(0, measured(study.ask()))
+    monkeypatch.setattr(Register, "trials", property(lambda _: pytest.fail("looked through all trials")))
+    costs = []
+    for _ in range(59):
+        with statements(storage) as sent:
+            assignment = study.ask()
+            study.tell(assignment.number, measured(assignment, artifact=f"w{assignment.number}"))
+            for name in study.artifacts - {trial.outcome.artifact for trial in study.register.front}:
+                study.forget_artifact(name)
+        costs.append(len(sent))
+    assert max(costs[-20:]) <= max(costs[:20])
+
+
+def test_a_glance_shows_what_a_reading_of_all_trials_does_in_a_fixed_number_of_statements(desk):
+    study = desk.create(trials=14, limits={"max_failed_share": 1.0})
+    study.enqueue(allocation("1*4"), "start")
+    ends = [Failed("why", 1.5, "w"), Stopped((RungScore(0, 10, 0.5, 0.7),), 2.5, "w"), Infeasible("too large", 1.0, "w"), None, None, None]
+    for end in ends:
+        assignment = study.ask()
+        study.tell(assignment.number, end or measured(assignment))
+    study.ask()
+    costs = []
+    for _ in range(2):
+        catalog = Catalog(desk.url)
+        with statements(catalog._storage) as sent:
+            found = status_json(catalog.glance(desk.name))
+        costs.append(len(sent))
+        assert found == status_json(desk.record())
+        finish(desk.open())
+    assert costs[0] == costs[1]
+    assert found["best"] is not None
+
+
+@pytest.mark.parametrize("objective", ["pareto", "nll"])
+def test_a_glance_finds_the_best_among_replicated_trials(desk, objective):
+    study = desk.create(trials=8, objective=objective)
+    finish(study)
+    for better in (False, True):
+        drafts = [replace(trial.assignment, seeds=(7 + better,)) for trial in study.trials()[2:5]]
+        beside = Catalog(desk.url).open_companion(desk.name, "replicas", desk.spec, proposals_of(desk.spec), {})
+        for draft in drafts:
+            beside.enqueue_assignment(draft, "random")
+        while (assignment := beside.ask()) is not None:
+            beside.tell(assignment.number, measured(assignment, scores=(score_of(assignment.allocation, 7 + better),)))
+        found = status_json(Catalog(desk.url).glance(desk.name))
+        assert found == status_json(desk.record())
+        assert found["best"]["trial"] in (2, 3, 4)
+
+
+def test_a_study_without_a_finished_trial_has_no_best(desk):
+    study = desk.create(trials=3)
+    study.ask()
+    found = status_json(Catalog(desk.url).glance(desk.name))
+    assert found == status_json(desk.record())
+    assert (found["best"], found["counts"]["running"]) == (None, 1)
+    assert desk.stored().trials[0].state == TrialState.RUNNING
