@@ -68,8 +68,9 @@ def note(line: str) -> None:
 
 
 def log_trial(trial: Trial, *, stage: str, done: int, total: int) -> None:
-    """One ended trial of a study's `stage`: `search`, or what follows it."""
-    log("trial", stage=stage, **trial_fields(trial), done=done, total=total)
+    """One trial of a study's `stage`, `search` or what follows it, that has ended or has lost its worker and runs again."""
+    lost = {"state": "lost"} if trial.outcome is None else {}
+    log("trial", stage=stage, **{**trial_fields(trial), **lost}, done=done, total=total)
 
 
 def trial_fields(trial: Trial) -> dict[str, Any]:

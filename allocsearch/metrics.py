@@ -18,7 +18,7 @@ class Meter(Protocol):
         """Take in what the study has already, and how many trials it is to have."""
 
     def count(self, trial: Trial, *, stage: str = "search") -> None:
-        """One more trial has ended."""
+        """One more trial has ended, or has lost its worker and runs again."""
 
 
 @contextmanager
@@ -79,14 +79,13 @@ class _Prometheus:
         for state in ("finished", "stopped", "infeasible", "failed"):
             self._trials.labels(study, "search", state).set(0)
         for trial in trials:
-            self.count(trial)
+            if trial.outcome is not None:
+                self.count(trial)
 
     def count(self, trial: Trial, *, stage: str = "search") -> None:
         where = (self._study, stage)
         match trial.outcome:
-            case None:
-                return
-            case Lost():
+            case None | Lost():  # it is back without having ended
                 self._lost.labels(*where).inc()
                 return
             case Measured() as outcome:

@@ -30,7 +30,7 @@ def test_trials_are_counted_from_where_the_study_stands():
     with metered(port) as meter:
         meter.begin("mine", [trial_of(OUTCOMES["finished"]), trial_of(OUTCOMES["running"])], target=9)
         first = scraped(port)
-        for state in ("finished", "stopped", "failed", "lost"):
+        for state in ("finished", "stopped", "infeasible", "failed", "lost", "running"):
             meter.count(trial_of(OUTCOMES[state]))
         meter.count(trial_of(OUTCOMES["finished"]), stage="confirmation")
         found = scraped(port)
@@ -40,8 +40,10 @@ def test_trials_are_counted_from_where_the_study_stands():
     assert found["allocsearch_trials", "mine", "search", "stopped"] == 1
     assert found["allocsearch_trials", "mine", "search", "failed"] == 1
     assert found["allocsearch_trials", "mine", "confirmation", "finished"] == 1
-    assert found["allocsearch_lost_workers_total", "mine", "search"] == 1
-    assert found["allocsearch_worker_seconds_total", "mine", "search"] == 2.5 + 2.5 + 1.0 + 0.5
+    assert found["allocsearch_trials", "mine", "search", "infeasible"] == 1
+    assert found["allocsearch_lost_workers_total", "mine", "search"] == 2, "a trial that comes back without an end lost its worker"
+    assert ("allocsearch_lost_workers_total", "mine", "search") not in first
+    assert found["allocsearch_worker_seconds_total", "mine", "search"] == 2.5 + 2.5 + 1.0 + 0.25 + 0.5
     assert found["allocsearch_target_trials", "mine"] == 9
     assert found["allocsearch_best_accuracy", "mine"] == 0.5
 

@@ -1,5 +1,6 @@
 """Ctrl-C in two steps: once ends what runs and clears it away, twice leaves at once. What was told stands in the database either way."""
 
+import logging
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ def in_two_steps() -> Iterator[None]:
 
 def _first(_number: int, _frame: Any) -> None:
     signal.signal(signal.SIGINT, _second)
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # a statement that is broken off is rolled back, with a traceback in its log
     _write("interrupted: clearing up; Ctrl-C again leaves at once")
     raise KeyboardInterrupt
 
