@@ -18,7 +18,7 @@ Natural = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 class Closed(BaseModel):
     """A document part: frozen, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ShareSpec(Closed):

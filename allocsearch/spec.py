@@ -15,6 +15,7 @@ from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
 from allocsearch.limits_spec import SPENDING, LimitsSpec
+from allocsearch.proxy_spec import ProxySpec, Seed
 from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.scheduler_spec import SchedulerSpec
 from allocsearch.space_spec import SPACE_SCHEMA, Closed, Positive, RoutingSpec, SpaceSpec
@@ -23,7 +24,6 @@ from allocsearch.task_spec import TASK_SCHEMA, TaskSpec
 STUDY_SCHEMA: Final = "allocsearch/study/v1"
 _STARTS: Final = (*WARM_STARTS, *SCORED_STARTS)
 _LADDER: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 __all__ = [
     "SPACE_SCHEMA",
@@ -31,6 +31,7 @@ __all__ = [
     "Closed",
     "ConfirmationSpec",
     "Objective",
+    "ProxySpec",
     "ReplicationSpec",
     "RoutingSpec",
     "Sampler",
@@ -41,45 +42,6 @@ __all__ = [
     "load",
     "load_space",
 ]
-
-
-class ProxySpec(Closed):
-    """The short fine-tuning that scores an allocation.
-
-    `alpha` is LoRA's α, or `2r` for twice each expert's rank (so that rank is not confounded with step size). `router_statistics`
-    notes with every trial how its routers share the tokens, which costs a little of the scoring's time.
-    """
-
-    train_rows: Positive = 480
-    search_rows: Positive = 512
-    test_rows: Positive = 1024
-    batch_size: Positive = 16
-    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    alpha: Literal["2r"] | Annotated[float, Field(gt=0)] = "2r"
-    aux_loss_weight: Annotated[float, Field(ge=0)] = 1e-3
-    max_tokens: Annotated[Positive, Field(ge=8)] = 256
-    max_new_tokens: Positive = 64
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    seeds: tuple[Seed, ...] = (0,)
-    rungs: tuple[Positive, ...] = ()
-    router_statistics: bool = False
-
-    @model_validator(mode="after")
-    def _has_seeds(self) -> "ProxySpec":
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"`seeds` must be distinct and at least one, but got {list(self.seeds)}")
-        if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"`rungs` must be rising training steps, but got {list(self.rungs)}")
-        return self
-
-    @property
-    def num_steps(self) -> int:
-        """Optimiser steps of one seed."""
-        return max(1, round(self.train_rows * self.epochs / self.batch_size))
 
 
 def _as_budget(text: str) -> str:
@@ -107,22 +69,48 @@ class StudySpec(Closed):
 
     schema_version: Literal["allocsearch/study/v1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    """What the study is called in its storage."""
+
     about: str = ""
+    """For people."""
+
     model: str
+    """A built-in name, a hub id, or a folder of safetensors."""
+
     revision: str | None = None
+    """The model's branch, tag or commit on the hub."""
+
     task: Annotated[TaskSpec, BeforeValidator(_as_task, json_schema_input_type=str | TaskSpec)]
+    """A built-in name, the path of a task's YAML, or the task itself."""
+
     space: Annotated[SpaceSpec, BeforeValidator(_as_read, json_schema_input_type=str | SpaceSpec)]
+    """A shipped name, the path of a space's YAML, or the space itself."""
+
     budget: Annotated[str, AfterValidator(_as_budget)]
+    """Upper limits: `50M-params` (trainable), `8M-active` (per token), `1.5%` (of the base), joined by commas."""
+
     objective: Objective = "pareto"
+    """`pareto`: accuracy against trainable parameters. Otherwise the best at the whole budget."""
+
     trials: Positive = 50
+    """Finished trials to reach, warm starts included."""
+
     sampler: Sampler = "random"
+    """Who proposes allocations."""
+
     seed: Seed = 0
-    # Trials that are proposed at a time, from what ended before them, so that neither timing nor deaths change what a seed finds; without
-    # it, whatever has ended counts at once, and no worker waits for the slowest of a batch.
+    """Of the search; the seeds of trainings are in `proxy`."""
+
     proposal_batch: Positive | None = None
+    """Trials that are proposed at a time, from what ended before them, so that neither timing nor deaths change what a seed finds;
+    without it, whatever has ended counts at once, and no worker waits for the slowest of a batch."""
+
     routing: RoutingSpec = RoutingSpec()
+    """Default: the space's own, else this."""
+
     ladder: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = _LADDER
-    # Those that mean nothing under the study's router are passed over.
+    """Target sizes of a Pareto study's trials, as shares of the budget."""
+
     warm_starts: tuple[Annotated[str, AfterValidator(_as_warm_start), Field(json_schema_extra={"enum": list(_STARTS)})], ...] = (
         "uniform",
         "mola-2468",
@@ -133,8 +121,11 @@ class StudySpec(Closed):
         "lora",
         "moa-default",
     )
-    # A study in the same storage whose best allocations are tried first, fitted to this model's depth and to this budget.
+    """Allocations that are tried first. Those that mean nothing under the study's router are passed over."""
+
     warm_from: str | None = None
+    """A study in the same storage whose best allocations are tried first, fitted to this model's depth and to this budget."""
+
     proxy: ProxySpec = ProxySpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     limits: LimitsSpec = LimitsSpec()

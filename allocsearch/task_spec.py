@@ -1,17 +1,27 @@
 """A task as YAML."""
 
-from typing import Final, Literal
+import re
+from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from allocsearch.core.task import TaskSource
 from allocsearch.space_spec import Closed, Positive
 
 TASK_SCHEMA: Final = "allocsearch/task/v1"
+_ARGUMENT: Final = re.compile(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", re.MULTILINE)
+
+
+def _describe(schema: dict[str, Any]) -> None:
+    """Put the core value's account of its arguments into the JSON schema."""
+    for name, text in _ARGUMENT.findall(TaskSource.__doc__ or ""):
+        schema["properties"][name]["description"] = " ".join(text.split())
 
 
 class TaskSpec(Closed):
     """Where a task's rows come from and how they become prompts: a built-in `name`, a hub data set, or a local file."""
+
+    model_config = ConfigDict(json_schema_extra=_describe)
 
     schema_version: Literal["allocsearch/task/v1"] = Field(default=TASK_SCHEMA, alias="schema")
     name: str
