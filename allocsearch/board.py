@@ -6,7 +6,7 @@ Only the driver writes. It draws once at the beginning, once at the end of a sta
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import plotly.graph_objects as go
 
@@ -48,6 +48,7 @@ class Board:
         self._drawn: dict[str, str] = {}
         self._due = clock()
         self._is_stale = True
+        self._has_failed = False
         self._is_off = not catalog.has_dashboard
 
     def refresh(self) -> None:
@@ -57,7 +58,7 @@ class Board:
             self.draw()
 
     def draw(self) -> None:
-        """Draw what has changed since the last drawing. A failure is told once, and ends the drawing; never the search."""
+        """Draw what has changed since the last drawing. A failure is told once; it ends neither the search nor later drawings."""
         if self._is_off or not self._is_stale:
             return
         start = self._clock()
@@ -66,22 +67,21 @@ class Board:
         except LostLeaseError:  # the search has ended, whatever the occasion on which that is found
             raise
         except Exception as error:  # noqa: BLE001 - pictures are a courtesy, whatever goes wrong with them
-            self._is_off = True
-            self._say(f"note: the dashboard's graphs are not kept up to date from here on: {type(error).__name__}: {error}")
+            if not self._has_failed:
+                self._say(f"note: the dashboard's graphs could not be drawn, and the run goes on: {type(error).__name__}: {error}")
+            self._has_failed = True
         self._is_stale = False
         self._due = self._clock() + max(_LEAST_PAUSE, _REST * (self._clock() - start))
 
     def _draw(self) -> None:
         record = self._catalog.record(self._name)
         told = tell(self._catalog, record) if results.points(record.trials) else None
-        changed = dict[str, Any]()
-        for section in () if told is None else told.sections:
-            if section.figure is not None:
-                graph = framed(section.figure)
-                text = graph.to_json()
-                if self._drawn.get(section.name) != text:
-                    self._drawn[section.name], changed[section.name] = text, graph
+        sections = () if told is None else told.sections
+        graphs = {section.name: framed(section.figure) for section in sections if section.figure is not None}
+        texts = {name: graph.to_json() for name, graph in graphs.items()}
+        changed = {name: graph for name, graph in graphs.items() if self._drawn.get(name) != texts[name]}
         self._catalog.display(self._name, changed, note(record, told))
+        self._drawn = texts
 
 
 def note(record: StudyRecord, told: Report | None) -> str:

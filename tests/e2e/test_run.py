@@ -63,6 +63,16 @@ def test_anyone_can_read_the_study_with_plain_optuna(cli, finished):
         assert len(trial.user_attrs["rows"][0]["nll"]) == 24
 
 
+def test_a_run_leaves_graphs_and_a_note_for_the_dashboard(cli, finished):
+    from optuna_dashboard import get_note
+
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{cli.home}/studies.db")
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    assert {"front", "capacity", "budget"} <= {key.split(":")[2].removeprefix("allocsearch-") for key in attrs if "plot_data" in key}
+    assert "6 finished; target 6" in get_note(study)
+    assert "allocsearch confirm tiny" in get_note(study)
+
+
 def _trials(cli, name):
     return optuna.load_study(study_name=name, storage=f"sqlite:///{cli.home}/studies.db").trials
 
