@@ -1,6 +1,5 @@
 """What a worker does with an assignment, whichever executor runs it."""
 
-import resource
 import socket
 import time
 from dataclasses import replace
@@ -48,19 +47,3 @@ def limit_threads(threads: int) -> None:
     import torch  # noqa: PLC0415 - imported in the worker, where training needs it anyway
 
     torch.set_num_threads(threads)
-
-
-def limit_memory(num_bytes: int | None, *, gpu_share: float) -> None:
-    """The most that a worker may allocate, so that what a trial takes too much is its own error and not the death of its neighbours.
-
-    Args:
-        num_bytes: of main memory; None limits nothing. Held against what the process may write to (`RLIMIT_DATA`): not against the
-            address space, of which CUDA and mapped files take many times what they use. Systems other than Linux do not enforce it.
-        gpu_share: of one GPU's memory, for a worker that shares it.
-    """
-    import torch  # noqa: PLC0415 - as above
-
-    if num_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    if 0 < gpu_share < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpu_share)

@@ -5,6 +5,7 @@ restore are not used, and a worker's death is told to the study, which puts the 
 """
 
 import json
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +18,16 @@ from allocsearch.backends.ray_session import refuse_ray_client, session  # befor
 import ray
 from ray import tune
 
-from allocsearch.backends.evaluation import limit_memory, limit_threads, outcome_of, reporter
-from allocsearch.backends.ray_nodes import check_nodes
+from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
+from allocsearch.backends.memory_limit import limit_memory
+from allocsearch.backends.ray_nodes import check_nodes, differing, package_versions
 from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.backends.ray_resources import Resources, room
 from allocsearch.backends.ray_searcher import Room, StudySearcher
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
-from allocsearch.core.trial import Trial
+from allocsearch.core.trial import Lost, Outcome, Trial
 
 _JOIN_SECONDS: Final = 2
 _MOST_WORKERS: Final = 4096
@@ -104,7 +106,8 @@ def _room_line(nodes: Sequence[Mapping[str, Any]], resources: Resources) -> str:
 
 
 def _tuner(searcher: StudySearcher, evaluator: Evaluator, resources: Resources, *, referee: Referee | None, folder: str) -> tune.Tuner:
-    trainable = tune.with_parameters(_Worker, evaluator=evaluator, resources=resources, referee=referee)
+    versions = package_versions()
+    trainable = tune.with_parameters(_Worker, evaluator=evaluator, resources=resources, referee=referee, versions=versions)
     return tune.Tuner(
         tune.with_resources(trainable, resources.request),
         tune_config=tune.TuneConfig(
@@ -131,18 +134,24 @@ def _host(scheduler: Scheduler | None, study: Study) -> RefereeHost | None:
 class _Worker(tune.Trainable):
     """One worker process. A trial is a single step, and `reset_config` keeps the process for the next."""
 
-    def setup(self, config: dict[str, Any], *, evaluator: Evaluator, resources: Resources, referee: Referee | None) -> None:
+    def setup(
+        self, config: dict[str, Any], *, evaluator: Evaluator, resources: Resources, referee: Referee | None, versions: dict[str, str]
+    ) -> None:
         limit_threads(resources.threads)
         limit_memory(resources.memory, gpu_share=resources.gpus)
         self._evaluator, self._referee, self._gpus = evaluator, referee, resources.gpus
         self._assignment = codec.assignment_from_json(config["assignment"])
+        # A node that joined after the run began was not asked before.
+        self._hindrance = ", ".join(differing(package_versions(), versions))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._assignment = codec.assignment_from_json(new_config["assignment"])
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = outcome_of(self._evaluator, self._assignment, reporter(self._referee, self._assignment), gpus=self._gpus)
+        outcome: Outcome = Lost(f"node {socket.gethostname()} {self._hindrance}", by_machine=True)
+        if not self._hindrance:
+            outcome = outcome_of(self._evaluator, self._assignment, reporter(self._referee, self._assignment), gpus=self._gpus)
         # As text, since Tune flattens nested results.
         return {"outcome": json.dumps(codec.outcome_to_json(outcome)), "done": True}
 

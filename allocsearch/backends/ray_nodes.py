@@ -33,6 +33,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def differing(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """What a node that has the versions `there` has other than a driver's `here`."""
+    return [f"has {package} {there[package]}, not {here[package]}" for package in PACKAGES if there[package] != here[package]]
+
+
 def check_nodes(nodes: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> None:
     """Ask every one of `nodes` (as Ray lists them) for its packages and for `paths`, which must be there.
 
@@ -57,9 +62,7 @@ def _problems(answer: Any) -> list[str]:
         return []  # it has left
     except RayError as error:
         return [f"cannot run allocsearch ({_last_line(error)})"]
-    mine = package_versions()
-    wrong = [f"has {package} {versions[package]}, not {mine[package]}" for package in PACKAGES if versions[package] != mine[package]]
-    return wrong + [f"does not see {path}" for path in missing]
+    return differing(versions, package_versions()) + [f"does not see {path}" for path in missing]
 
 
 def _asked(node: Mapping[str, Any], paths: Sequence[str]) -> Any:

@@ -17,7 +17,7 @@ from allocsearch.core.errors import InputError
 from allocsearch.core.trial import RungScore, Stopped
 from allocsearch.search.schedule import halving
 from tests.conformance.executor_cases import HALVING, ExecutorCases, states
-from tests.conformance.toy import climb, measured
+from tests.conformance.toy import climb, evaluate, measured
 
 
 @pytest.fixture
@@ -99,6 +99,15 @@ def killing_every_referee(assignment, report):
     return climb(assignment, report, bad=assignment.number % 2 == 1)
 
 
+def greedy(assignment, report):
+    """Takes half of what its worker may in trial 0, and twice as much in trial 1."""
+    import torch
+
+    if assignment.number < 2:
+        torch.ones((500_000_000, 2_000_000_000)[assignment.number], dtype=torch.int8)
+    return measured(assignment)
+
+
 class Loading:
     """Loads something heavy on first use, as the real evaluator does."""
 
@@ -167,6 +176,27 @@ class TestRay(ExecutorCases):
         while ray.util.list_named_actors() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ray.util.list_named_actors() == []
+
+    def test_a_trial_beyond_its_memory_is_its_own_error_and_kills_nobody(self, desk, ray_session):
+        from allocsearch.backends.ray_executor import RayExecutor
+        from allocsearch.backends.ray_resources import Resources
+
+        study = desk.create(trials=4, limits={"max_failed_share": 1.0})
+        told = list(RayExecutor(Resources(num_workers=2, memory=10**9)).run(study, greedy))
+        ended = {trial.number: trial for trial in told}
+        assert "can't allocate memory" in ended[1].outcome.reason
+        assert {trial.attempt for trial in told} == {1}
+        assert states(desk) == {TrialState.COMPLETE: 4, TrialState.FAIL: 1}
+
+    def test_a_node_that_joined_with_another_package_trains_nothing(self, desk, executor, monkeypatch):
+        from allocsearch.backends import ray_executor, ray_nodes
+
+        drivers = {**ray_nodes.package_versions(), "torch": "0.4.1"}
+        monkeypatch.setattr(ray_executor, "package_versions", lambda: drivers)
+        study = desk.create(trials=2)
+        list(executor.run(study, evaluate))
+        assert f"has torch {ray_nodes.package_versions()['torch']}, not 0.4.1" in study.failure_report
+        assert study.num_finished == 0
 
     def test_workers_keep_what_they_loaded_and_say_nothing_on_the_terminal(self, desk, executor, capfd):
         study = desk.create(trials=5)
