@@ -18,6 +18,8 @@ from allocsearch.core.trial import Ended, Failed, Infeasible, Measured, Stopped,
 Pick = Literal["best", "knee", "smallest"]
 _Z: Final = 1.96
 _Effect = tuple[float, float]
+_KNEE: Final = 3
+"""Fewer points are their own line."""
 State = Literal["finished", "stopped", "infeasible", "failed", "running", "waiting"]
 STATES: Final[tuple[State, ...]] = get_args(State)
 
@@ -130,15 +132,24 @@ def baselines(trials: Sequence[Trial]) -> list[Point]:
 
 def reason(pick: Pick, chosen: Point, trials: Sequence[Trial], metric: Metric = "accuracy") -> str:
     """Why `picked` chose it, in one line, with what the interval does not cover."""
-    of = len(points(trials))
-    highest = {"accuracy": "highest accuracy", "nll": "lowest NLL"}[metric]
-    why = {
-        "best": f"{highest} of {of} trials on the search split, so biased upwards by the selection",
-        "knee": "the front's point farthest above the line between its ends",
-        "smallest": f"fewest parameters among the trials inside the 95 % interval of the best of {of}",
-    }[pick]
     value, (low, high) = (chosen.accuracy, chosen.interval) if metric == "accuracy" else (chosen.nll, chosen.nll_interval)
-    return f"{why}; {value:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
+    return (
+        f"{_why(pick, chosen, trials, metric)}; {value:.3f} in [{low:.3f}, {high:.3f}] over {chosen.num_rows} rows, seeds {_seeds(chosen)}"
+    )
+
+
+def _why(pick: Pick, chosen: Point, trials: Sequence[Trial], metric: Metric) -> str:
+    of, members = len(points(trials)), len(pareto(trials, metric))
+    best = picked(trials, "best", metric)
+    if pick == "smallest" and chosen.trial.number != best.trial.number:
+        share = chosen.trial.cost.trainable / max(1, best.trial.cost.trainable)
+        inside = f"fewest parameters among the trials inside the 95 % interval of the best of {of}"
+        return f"{inside}, {share:.0%} of those of the best, trial {best.trial.number}"
+    if pick == "knee" and members >= _KNEE:
+        return f"the front's point farthest above the line between its ends, of {members} on the front"
+    highest = {"accuracy": "highest accuracy", "nll": "lowest NLL"}[metric]
+    so = {"best": "", "knee": f"; a front of {members} has no knee", "smallest": "; no smaller one is inside its 95 % interval"}[pick]
+    return f"{highest} of {of} trials on the search split, so biased upwards by the selection{so}"
 
 
 def progress(trials: Sequence[Trial], waiting: frozenset[int], *, num_trials: int, metric: Metric = "accuracy") -> Progress:

@@ -119,7 +119,7 @@ def test_an_existing_name_with_another_spec_is_refused_with_the_difference(cli, 
 def test_exports_say_why_and_validate(cli, finished):
     path = cli.home / "best.yaml"
     result = cli("export", "tiny", "--pick", "smallest", "-o", path)
-    assert "fewest parameters" in result.stderr
+    assert "95 % interval" in result.stderr
     document = yaml.safe_load(path.read_text())
     assert document["schema"] == "allocsearch/v1"
     assert document["score"]["selection_biased"] is True

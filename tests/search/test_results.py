@@ -64,6 +64,18 @@ def test_picks(pick, number):
     assert "\n" not in line
 
 
+def test_a_pick_says_what_it_was_weighed_against():
+    def why(pick, trials):
+        return results.reason(pick, results.picked(trials, pick), trials)
+
+    assert "highest accuracy of 5 trials" in why("best", TRIALS)
+    assert "of 4 on the front" in why("knee", TRIALS)
+    assert "2% of those of the best, trial 7" in why("smallest", TRIALS)
+    alone = TRIALS[:1]
+    assert "a front of 1 has no knee" in why("knee", alone)
+    assert "no smaller one is inside its 95 % interval" in why("smallest", alone)
+
+
 @pytest.mark.parametrize("pick", ["best", "knee", "smallest"])
 def test_there_is_nothing_to_pick_before_the_first_finish(pick):
     with pytest.raises(InputError, match="at least one finished trial must exist to pick from"):
@@ -72,7 +84,7 @@ def test_there_is_nothing_to_pick_before_the_first_finish(pick):
 
 def test_progress_counts_every_trial_once():
     progress = results.progress(TRIALS, frozenset({5}), num_trials=20)
-    assert progress.counts == {"finished": 5, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
+    assert progress.counts == {"finished": 5, "stopped": 1, "failed": 1, "infeasible": 0, "running": 1, "waiting": 1}
     assert sum(progress.counts.values()) == len(TRIALS)
     assert progress.seconds_spent == 5 * 1.0 + 3.0 + 2.0
     assert progress.best.trial.number == 7
