@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from allocsearch.backends.inline_executor import InlineExecutor
 from allocsearch.backends.storage import written
@@ -48,9 +49,8 @@ def url(tmp_path):
 def test_a_database_on_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(desk, url):
     """SQLite itself says so here, at a limit to its file's pages."""
     study = desk.create(trials=200)
-    engine = study._storage._backend.engine
 
-    @event.listens_for(engine, "checkout")
+    @event.listens_for(Pool, "checkout")
     def fill(connection, _record, _proxy):
         cursor = connection.cursor()
         (pages,) = cursor.execute("PRAGMA page_count").fetchone()
@@ -59,13 +59,11 @@ def test_a_database_on_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(de
         cursor.close()
 
     limits = {}
-    engine.dispose()
     with pytest.raises(InputError, match="database or disk is full") as caught, written(url):
         list(InlineExecutor().run(study, evaluate))
     assert "\n" not in str(caught.value)
     assert "resume the study" in str(caught.value)
-    event.remove(engine, "checkout", fill)
-    engine.dispose()
+    event.remove(Pool, "checkout", fill)
     done = {trial.number: trial.outcome for trial in desk.record().trials if trial.outcome is not None}
     assert 0 < len(done) < 200
     again = desk.open()

@@ -88,7 +88,7 @@ def _late_share(desk, sampler, seed):
 
 
 def test_tpe_turns_away_from_what_does_not_fit(desk):
-    late = {sampler: fmean(_late_share(desk, sampler, seed) for seed in range(2)) for sampler in ("tpe", "random")}
+    late = {sampler: _late_share(desk, sampler, 0) for sampler in ("tpe", "random")}
     assert late["tpe"] < late["random"] - 0.1
 
 
@@ -98,6 +98,7 @@ def test_a_resumed_sampler_knows_what_did_not_fit(desk):
     run(study, lambda assignment: assignment.number != 2)
 
     def broken(opened):
+        opened._mirror.propose(6)  # only now does it look at them
         mirrored = opened._mirror._study.get_trials(states=(TrialState.PRUNED,))
         return [list(trial.constraints.values()) for trial in mirrored]
 
