@@ -11,7 +11,7 @@ from typing import Final
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.ports import Executor
 from allocsearch.home import home
-from allocsearch.models import model_digest, resolve
+from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
 from allocsearch.planning import Plan
 from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.spec import StudySpec
@@ -76,7 +76,10 @@ def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[Pro
     task = load_task(spec.task.source())
     model = resolve(spec.model, say)
     digest = model_digest(model, spec.revision)
-    evaluator = ProxyEvaluator(spec, str(model), FolderArtifacts(artifacts_folder(name, options)), prefix=name)
+    place = spec.model if spec.model in BUILTIN_MODELS else str(model)  # each node keeps built-in models where its own home is
+    # A branch may move while a study runs, and nodes fetch at different times.
+    pinned = spec.model_copy(update={"revision": digest.removeprefix("commit:")}) if digest.startswith("commit:") else spec
+    evaluator = ProxyEvaluator(pinned, place, FolderArtifacts(artifacts_folder(name, options)), prefix=name, weights=digest)
     return evaluator, {"task_digest": task.digest, "model_digest": digest}
 
 

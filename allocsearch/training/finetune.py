@@ -19,9 +19,10 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError
 
-from allocsearch.core.errors import MachineError
+from allocsearch.core.errors import InputError, MachineError
 from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, Stopped, Trial
+from allocsearch.models import BUILTIN_MODELS, model_digest
 from allocsearch.spec import StudySpec
 from allocsearch.training import memory
 from allocsearch.training.bench import Bench, bench_of, forget
@@ -38,15 +39,17 @@ class ProxyEvaluator:
 
     Attributes:
         spec: the study's.
-        model: a folder or a hub id, already fetched.
+        model: a folder, a hub id or a built-in name; the latter two are fetched where a node does not have them yet, once per node.
         artifacts: where to leave trained weights, and checkpoints of the trials under way; None keeps none.
         prefix: of the weights' names, unique to the study.
+        weights: the digest that a built-in model must have, as its sources may hold different weights; empty asks for none.
     """
 
     spec: StudySpec
     model: str
     artifacts: ArtifactStore | None = None
     prefix: str = ""
+    weights: str = ""
 
     def __call__(self, assignment: Assignment, report: Report) -> Outcome:
         """Train every seed and score it on the search rows."""
@@ -71,10 +74,18 @@ class ProxyEvaluator:
             MachineError: where they cannot be loaded, whatever the reason: no allocation has had a part in that.
         """
         try:
+            self._check_weights()
             return bench_of(self.spec, self.model)
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise MachineError(f"the base and the data must load on {socket.gethostname()}, but: {why}") from error
+
+    def _check_weights(self) -> None:
+        if self.weights and self.model in BUILTIN_MODELS and (found := model_digest(self.model)) != self.weights:
+            raise InputError(
+                f"a study's workers must train on the same weights, but {self.model!r} is {found[:12]} here and {self.weights[:12]} at its "
+                "driver: copy the driver's, from models/ in its ALLOCSEARCH_HOME"
+            )
 
     def checkpoint(self, assignment: Assignment) -> TrialCheckpoint | None:
         """Where the trial is kept while it runs; None where there is no place for it."""

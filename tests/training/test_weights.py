@@ -1,0 +1,42 @@
+"""Which weights a worker trains on: the driver's, wherever it runs and whenever it fetches them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from allocsearch import workplace
+from allocsearch.core.errors import MachineError
+from allocsearch.training import finetune
+from allocsearch.training.finetune import ProxyEvaluator
+from allocsearch.workplace import Options, prepare
+from tests.conformance.toy import spec_of
+
+
+def prepared(monkeypatch, model, *, place, digest):
+    monkeypatch.setattr(workplace, "load_task", lambda _: SimpleNamespace(digest="rows"))
+    monkeypatch.setattr(workplace, "resolve", lambda *_: place)
+    monkeypatch.setattr(workplace, "model_digest", lambda *_: digest)
+    evaluator, digests = prepare(spec_of(model=model), "toy", Options(artifacts=Path("kept")), say=print)
+    assert digests == {"task_digest": "rows", "model_digest": digest}
+    return evaluator
+
+
+def test_a_hub_model_is_pinned_to_the_commit_that_the_driver_saw(monkeypatch):
+    evaluator = prepared(monkeypatch, "owner/name", place="owner/name", digest="commit:abc123")
+    assert (evaluator.model, evaluator.spec.revision) == ("owner/name", "abc123")
+
+
+def test_a_built_in_model_is_looked_for_in_each_nodes_own_home(monkeypatch):
+    evaluator = prepared(monkeypatch, "smollm2-135m", place=Path("/home/driver/models/smollm2-135m"), digest="abc123")
+    assert (evaluator.model, evaluator.weights, evaluator.spec.revision) == ("smollm2-135m", "abc123", None)
+
+
+def test_a_folder_stays_one(monkeypatch):
+    assert prepared(monkeypatch, "/shared/llama", place=Path("/shared/llama"), digest="abc123").model == "/shared/llama"
+
+
+def test_other_weights_of_the_same_name_are_refused(monkeypatch):
+    monkeypatch.setattr(finetune, "model_digest", lambda _: "b" * 64)
+    with pytest.raises(MachineError, match="'smollm2-135m' is bbbbbbbbbbbb here and aaaaaaaaaaaa at its driver"):
+        _ = ProxyEvaluator(spec_of(model="smollm2-135m"), "smollm2-135m", weights="a" * 64).bench
