@@ -13,6 +13,7 @@ from allocsearch.backends.catalog import Catalog
 from allocsearch.beside import MADE_WITH, Beside, StageTrial
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import layer_costs
+from allocsearch.core.errors import InputError
 from allocsearch.core.trial import Assignment
 from allocsearch.core.warm_starts import ONE_SHOT, SCORED_STARTS
 from allocsearch.models import head_of
@@ -97,10 +98,18 @@ def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
     return Calibration.from_json(beside.attrs[RESULT])
 
 
-def default_scores(spec: StudySpec) -> tuple[str, ...]:
-    """The scores that mean something for a study: none under a router per block or on an encoder. One-shot trains first: ask for it."""
-    without = spec.routing.routing().per_block or head_of(spec.model, spec.revision).modules
-    return () if without else tuple(name for name in SCORED_STARTS if name != ONE_SHOT)
+def scores_of(spec: StudySpec, *, one_shot: bool) -> tuple[str, ...]:
+    """The scores that mean something for a study: none under a router per block or on an encoder. One-shot trains: it is asked for.
+
+    Raises:
+        InputError: where one-shot is asked for and means nothing.
+    """
+    why = "a router per block" if spec.routing.routing().per_block else "an encoder" if head_of(spec.model, spec.revision).modules else None
+    if why is not None and one_shot:
+        raise InputError(
+            f"one-shot scores need a causal language model with a router per linear, but this is {why}: leave `--one-shot` out"
+        )
+    return () if why is not None else tuple(name for name in SCORED_STARTS if one_shot or name != ONE_SHOT)
 
 
 def _training(spec: StudySpec) -> dict[str, Any]:

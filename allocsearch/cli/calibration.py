@@ -30,11 +30,13 @@ def calibrate(
 ) -> None:
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
     from allocsearch import spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
-    from allocsearch.calibrating import calibrating, default_scores  # noqa: PLC0415
+    from allocsearch.calibrating import calibrating, scores_of  # noqa: PLC0415
     from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
 
     parsed = specs.load(study, {"budget": budget, "model": model, "task": task, "name": name})
+    known = scores_of(parsed, one_shot=one_shot)  # before hours of training, not after them
+    wanted = [each for each in known if scores or each == ONE_SHOT]
     if launch.submit is not None:
         asked = {
             "allocations": allocations,
@@ -57,7 +59,7 @@ def calibrate(
                 say(f"interrupted; everything is kept. Continue with: allocsearch calibrate {study}")
                 raise KeyboardInterrupt from error
             raise
-        found = running.result([*(default_scores(parsed) if scores else ()), *((ONE_SHOT,) if one_shot else ())])
+        found = running.result(wanted)
     advice = recommend(found, metric=metric, difference=margin / UNITS[metric][0])
     if launch.as_json:
         print_json({"study": parsed.name, "calibration": found.to_json(), "recommendation": advice.to_json()})

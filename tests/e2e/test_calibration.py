@@ -56,3 +56,10 @@ def test_a_run_whose_plan_cannot_resolve_a_point_says_so_in_one_line(cli, study,
     other = cli("run", study, "--inline", "--name", "other")
     assert "note: " not in other.stderr, "nothing was measured for a study of that name"
     assert cli.json("status")["studies"] == ["other", "tiny"]
+
+
+def test_one_shot_on_a_router_per_block_is_refused_before_anything_is_trained(cli, tiny_study):
+    study = tiny_study(name="blocks", space="moa", warm_starts=[])
+    ran = cli("calibrate", study, "--allocations", 4, "--seeds", 2, "--inline", "--one-shot", code=2)
+    assert "a router per block: leave `--one-shot` out" in ran.stderr
+    assert not [name for name in cli.json("status")["studies"] if name.startswith("blocks")]
