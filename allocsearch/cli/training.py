@@ -102,6 +102,9 @@ def evaluate(
     """Accuracy on the task's test split, with the interval that the number of rows gives, and NLL."""
     from allocsearch.tuning import sources  # noqa: PLC0415
 
+    if not adapter.is_dir():
+        what = "is a file: train it with allocsearch train" if adapter.is_file() else "is not there: see allocsearch train --help"
+        raise InputError(f"an adapter must be a folder with an adapter_config.json, but {str(adapter)!r} {what}")
     exported = sources.exported_config(adapter) if (adapter / sources.EVIDENCE_FILE).is_file() else None
     chosen = None if harness is not None else sources.task_of(task, exported)
     from allocsearch.training.tasks import load_task  # noqa: PLC0415

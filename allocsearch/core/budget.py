@@ -111,7 +111,7 @@ def layer_costs(allocation: Allocation, shape: ModelShape, routing: Routing = Ro
     if len(allocation) != shape.num_layers:
         raise InputError(
             f"an allocation must have one plan per layer, but got {len(allocation)} plans for {shape.num_layers} layers "
-            f"of {shape.architecture}"
+            f"of {shape.architecture}: repeat a plan with *n, as in 4x8*{shape.num_layers}"
         )
     if isinstance(routing.top_k, tuple) and len(routing.top_k) != shape.num_layers:
         raise InputError(f"`top_k` must be one number or one per layer, but got {len(routing.top_k)} for {shape.num_layers} layers")

@@ -90,6 +90,26 @@ def test_ray_client_is_refused_with_the_reason(cli, tiny_study):
     assert "credentials" in cli("run", tiny_study(), "--address", "ray://host:10001", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["evaluate", "best.yaml"], "is not there"),
+        (["evaluate", "studies.yaml"], "train it with allocsearch train"),
+        (["train", "quickstart"], "allocsearch export NAME -o best.yaml"),
+        (["export", "quickstart"], "it has none yet: allocsearch run"),
+        (["run", "quickstrat"], "did you mean 'quickstart'"),
+        (["cost", "--model", "smollm2-135m", "--allocation", "4x8"], "4x8*30"),
+        (["models", "pull", "smolm2"], "smollm2-135m"),
+        (["front", "x", "--storage", "studies.db"], "sqlite:///studies.db"),
+    ],
+)
+def test_the_wrong_thing_at_the_wrong_place_is_told_in_one_line(cli, words, hint):
+    (cli.home / "studies.yaml").write_text("schema: allocsearch/v1")
+    lines = cli(*words, code=2).stderr.splitlines()
+    assert len(lines) == 1
+    assert hint in lines[0]
+
+
 def test_usage_errors_are_exit_code_2(cli):
     assert "--pick" in cli("export", "x", "--pick", "luckiest", code=2).stderr
 
