@@ -2,7 +2,7 @@
 
     python benchmarks/oneshot_table.py results/tabular_smollm2.parquet
 
-A super-adapter is trained with the table's first seed, and its scores of the allocations at the table's budget are correlated with what
+A super-adapter is trained with the table's first seed, and its scores of the allocations inside the table's budget are correlated with what
 these reached with the other seeds. Beside it: the parameter count, and the first seed's own trainings, which no score of one seed can be
 expected to beat. Prints a table; intervals are 95 % bootstrap percentiles over allocations.
 """
@@ -45,7 +45,7 @@ def main():
     scores = one_shot_scores(
         [table.space.decode(row.point) for row in table.inside], spec, model=str(resolve(spec.model, print)), shape=model_shape(spec.model)
     )
-    print(f"{table.name}: {len(scores)} allocations at the budget, one-shot in {time.process_time() - started:.0f} CPU seconds\n")
+    print(f"{table.name}: {len(scores)} allocations inside the budget, one-shot in {time.process_time() - started:.0f} CPU seconds\n")
     first, *others = table.seeds
     print(f"| against seed {', '.join(map(str, others))} | NLL | accuracy |\n|---|---:|---:|")
     ends = {seed: [(-row.reports[seed][-1].nll, row.reports[seed][-1].accuracy) for row in table.inside] for seed in table.seeds}

@@ -69,7 +69,7 @@ def main():
     about |= {"date": dt.datetime.now(dt.UTC).date().isoformat(), "cpu_seconds": round(time.process_time())}
     found = {"about": about, "num_repetitions": options.repetitions, "tables": tables}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "replay.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
+    (options.out / "replay.json").write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
     (options.out / "replay.md").write_text(replay_page.markdown(found), encoding="utf-8")
     drawn = replay_page.figure(found)
     (options.out / "replay_figure.json").write_text(drawn.to_json() + "\n", encoding="utf-8")

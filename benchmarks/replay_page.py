@@ -27,7 +27,8 @@ def standing(table, trials, truth, *, mode):
     named = truth[max(finished, key=lambda trial: trial.accuracy).row.number] if finished else worst
     tried = max((truth[trial.row.number] for trial in finished), default=worst)
     found = {"regret": 100 * (best - named), "tried": 100 * (best - tried), "selection": 100 * (tried - named), "trials": len(trials)}
-    return found | ({"hypervolume": _share_of_hypervolume(table, finished, truth, worst)} if mode == "pareto" else {})
+    found |= {"hypervolume": _share_of_hypervolume(table, finished, truth, worst)} if mode == "pareto" else {}
+    return {measure: round(value, 4) for measure, value in found.items()}
 
 
 def _share_of_hypervolume(table, finished, truth, worst):
