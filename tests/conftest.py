@@ -2,6 +2,10 @@
 
 import json
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process that runs tests has a core of its own; read when PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -25,13 +25,13 @@ class FolderArtifacts:
     def write(self, name: str, file: Path) -> None:
         """Store a copy of `file` under `name`; a reader never sees half of it, also where two write at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f"{name}.{uuid4().hex}.part"
+        part = f"{name}.{uuid4().hex}.part"
         try:
             with file.open("rb") as stream:
-                self._store().write(draft.name, stream)
-            draft.replace(self.folder / name)
+                self._store().write(part, stream)  # which refuses a name that leaves the folder
+            (self.folder / part).replace(self.folder / name)
         finally:
-            draft.unlink(missing_ok=True)  # a disk that is full must not stay so for half a file
+            self.remove(part)  # a disk that is full must not stay so for half a file
 
     def read(self, name: str, file: Path) -> None:
         """Copy what is stored under `name` to `file`."""

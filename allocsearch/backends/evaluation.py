@@ -12,7 +12,7 @@ from allocsearch.core.trial import Assignment, Failed, Lost, Outcome, RungScore
 _MAX_REASON: Final = 500
 
 
-def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report, *, gpus: float) -> Outcome:
+def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report, *, gpus: float = 0.0) -> Outcome:
     """The evaluator's outcome, on a worker with `gpus`; whatever it raises is that trial's failure and nobody else's.
 
     But for what the system refuses (a disk that is full, a network that is gone): no allocation does that, so the trial is to run again.

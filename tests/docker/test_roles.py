@@ -127,14 +127,14 @@ def test_optunas_dashboard_shows_studies_with_that_role(urls):
 
     from optuna_dashboard import wsgi
 
-    from allocsearch.backends.dashboard import looking_only
+    from allocsearch.backends.dashboard import guarded
     from allocsearch.backends.storage import open_storage
 
     finish(Desk(urls["driver"], "shown").create(trials=2))
     environment, statuses = {}, []
     setup_testing_defaults(environment)
     environment.update(PATH_INFO="/api/studies", HTTP_HOST="127.0.0.1:8081")
-    application = looking_only(wsgi(open_storage(urls["dashboard"])), "127.0.0.1")
+    application = guarded(wsgi(open_storage(urls["dashboard"])), "127.0.0.1")
     body = b"".join(application(environment, lambda status, *_: statuses.append(status)))
     assert statuses == ["200 OK"]
     assert b'"shown"' in body
