@@ -26,7 +26,7 @@ def _loaded(point: EntryPoint) -> ExpertKind:
         raise InputError(f"each expert kind must come from one plug-in, but {point.name!r} also comes from {_origin(point)}: uninstall one")
     try:
         kind = point.load()
-    except Exception as error:
+    except Exception as error:  # the reason: it is somebody else's module, and may raise anything
         raise InputError(f"the plug-in {_origin(point)} must load, but: {type(error).__name__}: {error}: mend or uninstall it") from error
     if not isinstance(kind, ExpertKind) or kind.name != point.name:
         raise InputError(f"the entry point {point.name!r} of {_origin(point)} must be an ExpertKind of that name, but it is {kind!r}")

@@ -76,7 +76,7 @@ class ProxyEvaluator:
         try:
             self._check_weights()
             return bench_of(self.spec, self.model)
-        except Exception as error:
+        except Exception as error:  # the reason: four libraries load a base, each with errors of its own
             why = " ".join(str(error).split()) or type(error).__name__
             raise MachineError(f"the base and the data must load on {socket.gethostname()}, but: {why}") from error
 
@@ -142,7 +142,7 @@ class _Attempt:
             return Stopped(self.progress.rungs, self._seconds, worker, tokens=self.progress.tokens)
         except NonFiniteError as error:
             return Failed(str(error), self._seconds, worker, tokens=self.progress.tokens)
-        except Exception as error:
+        except Exception as error:  # the reason: memory runs out as three kinds of error; all others are raised again
             if not memory.is_out_of_memory(error):
                 raise
             reason = f"out of memory in passes of {self._micro_batch} rows: {' '.join(str(error).split())}"[:300]
