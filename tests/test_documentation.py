@@ -33,6 +33,12 @@ def named(entry):
     return [entry] if isinstance(entry, str) else [page for part in parts for page in named(part)]
 
 
+def in_the_repository(path):
+    """Where the package is tested as installed, its files lie there and not beside the documentation."""
+    top, _, rest = path.partition("/")
+    return Path(allocsearch.__file__).parent / rest if top == "allocsearch" else ROOT / path
+
+
 def test_every_page_stands_in_the_navigation():
     assert [page.name for page in PAGES if "\n<<<<<<< " in page.read_text(encoding="utf-8")] == [], "a merge was left undone"
     nav = named(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
@@ -49,7 +55,7 @@ def test_the_reference_shows_every_public_name():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_a_page_links_to_in_the_repository_is_there(page):
     targets = [match["target"].partition("#")[0] for match in LINK.finditer(page.read_text(encoding="utf-8"))]
-    places = [ROOT / target.removeprefix(REPOSITORY) for target in targets if target.startswith(REPOSITORY)]
+    places = [in_the_repository(target.removeprefix(REPOSITORY)) for target in targets if target.startswith(REPOSITORY)]
     near = [page.parent / target for target in targets if target and "://" not in target and not target.startswith(BUILT)]
     assert [str(place) for place in [*places, *near] if not place.exists()] == []
     # What lies outside docs/ is not on the site.
