@@ -4,7 +4,6 @@ The cluster's dashboard shows a job's command, its runtime environment and its m
 """
 
 import asyncio
-import os
 import shlex
 import tempfile
 import time
@@ -17,17 +16,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from allocsearch.backends import ray_session  # noqa: F401 - before Ray: it sets what Ray reads when it is imported
+from allocsearch.backends.ray_session import refuse_ray_client, without_variables  # before Ray: it sets what Ray reads when it is imported
 
 # isort: split
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from allocsearch.backends.ray_session import refuse_ray_client
 from allocsearch.core.errors import InputError, quoted
 
 _PYTHON: Final = ("python", "-m", "allocsearch")
-_OVERRIDES: Final = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_OVERRIDES: Final = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # which Ray would prefer to the address that the user gave
 _PAUSE_SECONDS: Final = 2.0
 _MOST_FAILURES: Final = 30
 _STOPPED_CODE: Final = 130
@@ -62,7 +60,7 @@ class JobServer:
 
     def __init__(self, url: str) -> None:
         self.url = _checked(url)
-        with self._explained(), _without_overrides():
+        with self._explained(), without_variables(*_OVERRIDES):
             self._client = JobSubmissionClient(self.url)
 
     def submit(self, job: Job) -> str:
@@ -153,16 +151,6 @@ def _checked(url: str) -> str:
     if find_spec("aiohttp") is None:
         raise InputError("`--submit` needs the client of Ray's job server, which is not installed: pip install 'allocsearch[cluster]'")
     return url.rstrip("/")
-
-
-@contextmanager
-def _without_overrides() -> Iterator[None]:
-    """Ray would prefer these to the address that the user gave."""
-    kept = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
 
 
 def _line(error: BaseException) -> str:

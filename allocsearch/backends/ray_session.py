@@ -12,7 +12,6 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # or Tune's thread would start a session of its own after ours has ended
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -25,7 +24,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 - after its environment
-from ray._private import ray_constants, worker  # noqa: E402
+from ray._private import auto_init_hook, ray_constants, worker  # noqa: E402
 
 from allocsearch.core.errors import InputError  # noqa: E402
 
@@ -52,6 +51,11 @@ def _stay_on_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
+def _start_no_other() -> None:
+    """Or Tune's thread would start a session after ours has ended. Ray's variable for this is read on import, which may be past."""
+    auto_init_hook.enable_auto_connect = False
+
+
 def _reach(address: str | None) -> None:
     """Raises where nothing listens at `host:port`, which Ray itself would try for minutes."""
     host, colon, port = (address or "").rpartition(":")
@@ -60,9 +64,9 @@ def _reach(address: str | None) -> None:
 
 
 @contextmanager
-def _without_secrets() -> Iterator[None]:
-    """What a session starts inherits the environment, and workers have no business with the database."""
-    kept = {name: os.environ.pop(name) for name in _SECRETS if name in os.environ}
+def without_variables(*names: str) -> Iterator[None]:
+    """Without those of the environment, which are back afterwards."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
@@ -89,11 +93,12 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train", "ray._private"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     local: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False}
+    _start_no_other()
     if address is None:
         _stay_on_loopback()
     try:
         _reach(address)
-        with _without_secrets():
+        with without_variables(*_SECRETS):  # what a session starts inherits the environment, and workers have no business with the database
             ray.init(
                 address="local" if address is None else address,
                 logging_level=logging.CRITICAL,

@@ -100,11 +100,11 @@ def killing_every_referee(assignment, report):
 
 
 def greedy(assignment, report):
-    """Takes half of what its worker may in trial 0, and twice as much in trial 1."""
+    """Takes a fifth of what its worker may in trial 0, and twice as much as it may in trial 1."""
     import torch
 
     if assignment.number < 2:
-        torch.ones((500_000_000, 2_000_000_000)[assignment.number], dtype=torch.int8)
+        torch.ones((200_000_000, 2_000_000_000)[assignment.number], dtype=torch.int8)
     return measured(assignment)
 
 
