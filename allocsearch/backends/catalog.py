@@ -117,9 +117,10 @@ class Catalog:
             study = self._load(name)
             attrs = study.user_attrs
             spec = _spec_of(name, attrs)
-            rows, wall = self._short(study)
+            kinds = self._kinds_beside(name)
+            rows, wall = self._short(study, spec.metric, *(["allocation"] if "replicas" in kinds else []))
             charges = charges_of(rows)
-            for kind in self._kinds_beside(name):
+            for kind in kinds:
                 charges += charges_of(self._short(self._load(f"{name}/{kind}"))[0])
             standing = summed(rows, best=self._best(name, rows, spec), wall_seconds=wall)
             base, driver = records.base_score(study), self._driver(name)
@@ -129,9 +130,10 @@ class Catalog:
         holder = holder_of(self._storage.engine, name.partition("/")[0])
         return None if holder is None else str(holder)
 
-    def _short(self, study: optuna.Study) -> tuple[list[Row], float]:
+    def _short(self, study: optuna.Study, *also: str) -> tuple[list[Row], float]:
+        study_id = study._study_id  # noqa: SLF001 - nothing public gives it
         with self._storage.engine.connect() as connection:
-            return short_rows(connection, study._study_id), wall_seconds(connection, study._study_id)  # noqa: SLF001 - nothing public gives it
+            return short_rows(connection, study_id, *also), wall_seconds(connection, study_id)
 
     def _kinds_beside(self, name: str) -> list[Companion]:
         there = set(optuna.get_all_study_names(self._lasting))

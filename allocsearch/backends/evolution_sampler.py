@@ -3,6 +3,7 @@
 import random
 import secrets
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 from optuna.distributions import BaseDistribution
@@ -50,13 +51,14 @@ class EvolutionSampler(BaseSampler):
         self._seed = secrets.randbits(31)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """The space's dimensions, and what all finished trials had in common."""
-        return intersection_search_space(study.get_trials(deepcopy=False)) | self._bound
+        """The space's dimensions, and what those that may breed have in common: comparing all finished trials would grow with the study."""
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return intersection_search_space(finished[-self._population :]) | self._bound
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """The child of two good finished trials; random values before there are enough."""
         rng = random.Random(f"{self._seed}/{_number(trial)}")  # noqa: S311 - not a secret
-        trials = _individuals(study, search_space)
+        trials = self._youngest(study, search_space)
         grown = len(trials) >= max(1, self._num_startup)
         pair = parents(trials, rng, population=self._population) if grown else None
         values = self._plain(pair, study, trial, search_space, rng)
@@ -68,6 +70,17 @@ class EvolutionSampler(BaseSampler):
         """A random value."""
         seed = random.Random(f"{self._seed}/{_number(trial)}/{param_name}").getrandbits(31)  # noqa: S311 - not a secret
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def _youngest(self, study: Study, search_space: dict[str, BaseDistribution]) -> Sequence[Individual]:
+        """The youngest complete trials that have every parameter of `search_space`, oldest first, as many as anybody asks for."""
+        signs = [1.0 if direction == StudyDirection.MINIMIZE else -1.0 for direction in study.directions]
+        finished = reversed(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        able = (trial for trial in finished if trial.params.keys() >= search_space.keys())
+        youngest = list(islice(able, max(self._population, self._num_startup)))
+        return [
+            Individual(trial.params, tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)))
+            for trial in reversed(youngest)
+        ]
 
     def _budgeted(
         self, proposals: Proposals, pair: tuple[Individual, Individual] | None, trial: FrozenTrial, rng: random.Random
@@ -100,13 +113,3 @@ class EvolutionSampler(BaseSampler):
 
 def _number(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(AIM, trial.number))
-
-
-def _individuals(study: Study, search_space: dict[str, BaseDistribution]) -> Sequence[Individual]:
-    """The complete trials that have every parameter of `search_space`, oldest first."""
-    signs = [1.0 if direction == StudyDirection.MINIMIZE else -1.0 for direction in study.directions]
-    return [
-        Individual(trial.params, tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)))
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trial.params.keys() >= search_space.keys()
-    ]

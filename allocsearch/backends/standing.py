@@ -21,10 +21,9 @@ _TRIALS: Final = sa.table(
     sa.column("datetime_start", sa.DateTime), sa.column("datetime_complete", sa.DateTime),
 )  # fmt: skip
 _ATTRS: Final = sa.table("trial_user_attributes", *(sa.column(name) for name in ("trial_id", "key", "value_json")))
-_KEYS: Final = (
-    *("seconds", "accuracy", "nll", "trainable_params", "failure", "infeasible"),
-    *("allocation", "attempt", "rungs", "gpus", "tokens"),
-)
+_KEYS: Final = ("seconds", "trainable_params", "failure", "infeasible")
+_USUAL: Final[Mapping[str, Sequence[str]]] = {"attempt": ("1",), "gpus": ("0", "0.0"), "tokens": ("0",)}
+"""What most trials say: left in the database, since reading ten values of each trial takes longer than all else."""
 _PLAIN: Final[Mapping[str, results.State]] = {"COMPLETE": "finished", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
@@ -89,17 +88,17 @@ def summed(rows: Sequence[Row], *, best: Point | None, wall_seconds: float) -> S
     ]
     infeasible = [(row.number, row.attrs["infeasible"]) for row in rows if row.state == "infeasible"]
     steps = Counter(int(row.attrs["rungs"][-1][1]) for row in rows if row.state == "stopped" and row.attrs.get("rungs"))
-    retried = [(row.number, row.attrs["attempt"]) for row in rows if row.attrs["attempt"] > 1]
+    retried = [(row.number, row.attrs["attempt"]) for row in rows if row.attrs.get("attempt", 1) > 1]
     by_state = {state: counts[state] for state in results.STATES}
     return Standing(by_state, seconds, wall_seconds, best, failures, infeasible, steps, retried)
 
 
-def short_rows(connection: sa.Connection, study_id: int) -> list[Row]:
-    """All trials of a study, by number, in two statements."""
+def short_rows(connection: sa.Connection, study_id: int, *also: str) -> list[Row]:
+    """All trials of a study, by number, in two statements; `also` names attributes to read besides those that are always needed."""
     mine = _TRIALS.c.study_id == study_id
     attrs: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     joined = sa.select(_ATTRS.c.trial_id, _ATTRS.c.key, _ATTRS.c.value_json).join(_TRIALS, _TRIALS.c.trial_id == _ATTRS.c.trial_id)
-    for trial_id, key, value in connection.execute(joined.where(mine, _ATTRS.c.key.in_(_KEYS))):
+    for trial_id, key, value in connection.execute(joined.where(mine, _telling((*_KEYS, *also)))):
         attrs[trial_id][key] = json.loads(value)
     columns = (_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state, _TRIALS.c.datetime_complete)
     found = connection.execute(sa.select(*columns).where(mine).order_by(_TRIALS.c.number))
@@ -122,8 +121,16 @@ def wall_seconds(connection: sa.Connection, study_id: int) -> float:
 def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metric) -> list[Row]:
     """Those of which one must be the best: all that have replicas, and the first of the others."""
     measured = [row for row in rows if row.state == "finished"]
-    alone = [row for row in measured if row.attrs["allocation"] not in replicated]
-    return [row for row in measured if row.attrs["allocation"] in replicated] + sorted(alone, key=lambda row: row.rank(metric))[:1]
+    alone = [row for row in measured if row.attrs.get("allocation") not in replicated]
+    together = [row for row in measured if row.attrs.get("allocation") in replicated]
+    return together + sorted(alone, key=lambda row: row.rank(metric))[:1]
+
+
+def _telling(keys: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Attributes under `keys`, those that are not as usual, and the rungs of stopped trials."""
+    stopped = sa.cast(_TRIALS.c.state, sa.String) == "PRUNED"  # PostgreSQL does not compare its own enumeration with a text
+    unusual = [sa.and_(_ATTRS.c.key == key, _ATTRS.c.value_json.not_in(usual)) for key, usual in _USUAL.items()]
+    return sa.or_(_ATTRS.c.key.in_(keys), *unusual, sa.and_(_ATTRS.c.key == "rungs", stopped))
 
 
 def _row(attrs: Mapping[str, Any], trial_id: int, number: int, state: object, ended_at: datetime | None) -> Row:

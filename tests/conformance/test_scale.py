@@ -1,9 +1,13 @@
 """What a study costs as it grows: numbers of statements and of things looked at, never seconds."""
 
+import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 from sqlalchemy import event
 
@@ -11,7 +15,16 @@ from allocsearch.backends.catalog import Catalog
 from allocsearch.core.trial import Failed, Infeasible, RungScore, Stopped
 from allocsearch.search.register import Register
 from allocsearch.views import status_json
-from tests.conformance.toy import allocation, finish, measured, proposals_of, score_of
+from tests.conformance.toy import Desk, allocation, finish, measured, proposals_of, score_of
+
+FREE = {"experts": {"choices": [0, 1, 2, 3, 4], "share": {"tie": 1}}, "rank": {"choices": [1, 2, 3, 4, 6, 8], "share": {"tie": 1}}}
+BOOKKEEPING = ("/optuna/", "/sqlalchemy/", "/allocsearch/backends/", "/allocsearch/search/register", "/allocsearch/core/front")
+COPIED = {
+    "trials": "study_id, state, datetime_start, datetime_complete",
+    "trial_user_attributes": "key, value_json",
+    "trial_params": "param_name, param_value, distribution_json",
+    "trial_values": "objective, value, value_type",
+}
 
 
 @contextmanager
@@ -51,6 +64,53 @@ def test_a_trial_costs_as_many_statements_whatever_came_before(desk, sampler, mo
                 study.forget_artifact(name)
         costs.append(len(sent))
     assert max(costs[-20:]) <= max(costs[:20])
+
+
+def multiply(url, times):
+    """The trials of a database's only study, over and over."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        num = connection.execute(sa.text("SELECT max(trial_id) FROM trials")).scalar()
+        for shift in range(num, num * times, num):
+            for table, columns in COPIED.items():
+                ids = ["trial_id", "number"] if table == "trials" else ["trial_id"]
+                copy = f"SELECT {', '.join(f'{name} + {shift}' for name in ids)}, {columns} FROM {table} WHERE trial_id <= {num}"
+                connection.execute(sa.text(f"INSERT INTO {table} ({', '.join(ids)}, {columns}) {copy}"))
+    engine.dispose()
+
+
+def calls(study):
+    """Function calls of asking for a trial and telling it, but for the moves in the space, whose number is drawn by lot."""
+    made = Counter()
+
+    def heard(frame, what, _):
+        if what == "call":
+            made[frame.f_code] += 1
+
+    sys.setprofile(heard)
+    try:
+        assignment = study.ask()
+        study.tell(assignment.number, measured(assignment))
+    finally:
+        sys.setprofile(None)
+    return sum(num for code, num in made.items() if any(part in code.co_filename for part in BOOKKEEPING))
+
+
+@pytest.mark.parametrize("sampler", ["random", "evolution"])
+def test_asking_and_telling_is_no_more_work_after_ten_times_as_many_trials(tmp_path, sampler):
+    """Rows that are read count too: each is a call or more."""
+    desk = Desk(f"sqlite:///{tmp_path}/studies.db", "grown")
+    study = desk.create(trials=1000, sampler=sampler, part=FREE)
+    for _ in range(12):
+        study.tell((assignment := study.ask()).number, measured(assignment))
+    found = []
+    for times in (5, 10):
+        multiply(desk.url, times)
+        study = desk.open()
+        study.tell((assignment := study.ask()).number, measured(assignment))  # the first one looks back once
+        found.append(median(calls(study) for _ in range(5)))
+    assert len(study.register) > 600
+    assert found[1] < 1.05 * found[0]
 
 
 def test_a_glance_shows_what_a_reading_of_all_trials_does_in_a_fixed_number_of_statements(desk):
