@@ -1,6 +1,7 @@
 """A training in one safetensors file: the trained parameters, AdamW's two moments of each, and how many steps are done.
 
 The order of the rows and the learning rate are functions of the seed and the step, and nothing of ours is drawn at random during training.
+Of a sharded model the file holds whole tensors, so the number of processes may change in between.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from allocsearch.core.errors import InputError
 
@@ -42,23 +44,27 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save(
-    path: Path,
-    model: Any,
-    optimiser: torch.optim.Optimizer,
-    *,
-    step: int,
-    identity: Mapping[str, Any],
-    notes: Mapping[str, Any] | None = None,
-    extra: Mapping[str, torch.Tensor] | None = None,
-) -> None:
-    """Replace the checkpoint at `path`; a death while writing leaves the one before."""
-    tensors = dict(extra or {})
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` without its graph; one that is spread over processes is put together, for which all of them must ask."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).contiguous()
+
+
+def tensors_of(model: Any, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What `save` writes of a training; where the model is sharded, all processes must ask."""
+    tensors = {}
     for name, parameter in trained_parameters(model).items():
-        tensors[f"parameter/{name}"] = parameter.detach().contiguous()
+        tensors[f"parameter/{name}"] = whole(parameter)
         for moment in _MOMENTS:
             if parameter in optimiser.state:
-                tensors[f"{moment}/{name}"] = optimiser.state[parameter][moment].contiguous()
+                tensors[f"{moment}/{name}"] = whole(optimiser.state[parameter][moment])
+    return tensors
+
+
+def save(
+    path: Path, tensors: dict[str, torch.Tensor], *, step: int, identity: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Replace the checkpoint at `path`; a death while writing leaves the one before."""
     draft = path.with_name(f".{path.name}.part")
     header = {"step": str(step), "identity": json.dumps(identity), "notes": json.dumps(notes or {})}
     save_file(tensors, draft, metadata=header)
@@ -93,8 +99,14 @@ def read_identity(path: Path) -> Mapping[str, Any]:
 def restore(stored: Stored, model: Any, optimiser: torch.optim.Optimizer) -> int:
     """Put parameters and moments back; returns the number of steps that are done."""
     for name, parameter in trained_parameters(model).items():
-        parameter.copy_(stored.tensors[f"parameter/{name}"])
+        parameter.copy_(_spread_as(parameter, stored.tensors[f"parameter/{name}"]))
         if f"exp_avg/{name}" in stored.tensors:
-            moments = {moment: stored.tensors[f"{moment}/{name}"].to(parameter.device) for moment in _MOMENTS}
+            moments = {moment: _spread_as(parameter, stored.tensors[f"{moment}/{name}"]) for moment in _MOMENTS}
             optimiser.state[parameter] = {"step": torch.tensor(float(stored.step)), **moments}
     return stored.step
+
+
+def _spread_as(parameter: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+    """`stored` on the device of `parameter`, and sharded as that is."""
+    here = stored.to(parameter.device)
+    return distribute_tensor(here, parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else here

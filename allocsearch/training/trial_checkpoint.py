@@ -126,7 +126,8 @@ class TrialCheckpoint:
         with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder:
             file = Path(folder) / "checkpoint.safetensors"
             notes = _progress_to_json(progress)
-            checkpoint.save(file, model, optimiser, step=step, identity=self._identity, notes=notes, extra=generators)
+            tensors = {**generators, **checkpoint.tensors_of(model, optimiser)}
+            checkpoint.save(file, tensors, step=step, identity=self._identity, notes=notes)
             self._store.write(self._name, file)
 
 

@@ -12,7 +12,7 @@ from peft import get_peft_model
 
 from allocsearch.core.errors import InputError
 from allocsearch.exported import ExportedConfig
-from allocsearch.models import LoadedBase, load_base, model_digest, resolve
+from allocsearch.models import LoadedBase, load_base, model_digest, resolve, shape_of
 from allocsearch.spec import TaskSpec
 from allocsearch.training import checkpoint
 from allocsearch.training.adapter import adapter_config
@@ -21,13 +21,13 @@ from allocsearch.training.examples import Task
 from allocsearch.training.objective import Objective
 from allocsearch.training.tasks import load_task
 from allocsearch.transformers_log import adapting
-from allocsearch.tuning import folder
+from allocsearch.tuning import folder, sharding
 from allocsearch.tuning.evaluation import MAX_NEW_TOKENS, Evaluation, evaluated
 from allocsearch.tuning.loop import Checkpoints, Progress, Trainer
 from allocsearch.tuning.settings import Settings, check_same, identity
 
 Tracker = Literal["tensorboard", "wandb"]
-_PLAIN: Final = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+_KNOWN: Final = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
 _CHECKPOINTS: Final = 10
 
 
@@ -78,12 +78,8 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
     exported, settings = request.exported, request.settings
     folder.check_output(request.output, resume=request.resume)
     _check_tracker(request.report_to)
-    accelerator = Accelerator(log_with=request.report_to, project_dir=str(request.output))
+    accelerator, sharded = _processes(request)
     tell = say if accelerator.is_main_process else lambda _line: None
-    if accelerator.distributed_type not in _PLAIN:
-        raise InputError(
-            f"training runs on one device or replicated on several, but accelerate is set to {accelerator.distributed_type.value}"
-        )
     settings.check_split(accelerator.num_processes)
     task = load_task(request.task.source())
     base_name = str(resolve(exported.model.id, tell))
@@ -98,23 +94,36 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
     if request.resume:
         check_same(checkpoint.read_identity(kept.path), kept.identity)
     tell(f"loading {exported.model.id} as {settings.dtype}")
-    base = load_base(
-        base_name, dtype=settings.dtype, device=accelerator.device, revision=exported.model.revision, num_classes=num_classes(task)
-    )
-    trainer = _trainer(request, accelerator, base, task, base_name=base_name)
+    device = "cpu" if sharded else accelerator.device  # each process sends its share to its device
+    base = load_base(base_name, dtype=settings.dtype, device=device, revision=exported.model.revision, num_classes=num_classes(task))
+    trainer = _trainer(request, accelerator, base, task, base_name=base_name, sharded=sharded)
     trainable = sum(parameter.numel() for parameter in checkpoint.trained_parameters(trainer.model).values())
     num_steps = settings.num_steps(len(task.train))
-    tell(f"training {trainable:,} parameters on {len(task.train):,} rows of {task.name}, {num_steps:,} steps, on {accelerator.device}")
+    tell(f"training {trainable:,} parameters on {len(task.train):,} rows of {task.name}, {num_steps:,} steps, {_place(trainer)}")
     loss = _run(trainer, request, kept, tell)
     test = None
-    if request.evaluate and accelerator.is_main_process:
+    if request.evaluate and (accelerator.is_main_process or sharded):  # a sharded model computes where all processes do
         tell(f"scoring {len(task.test):,} test rows")
         test = evaluated(trainer.model, trainer.objective, task, rows=None)
     done = Trained(request.output, num_steps, len(task.train), trainable, loss, test, accelerator.is_main_process)
+    trained = {name: checkpoint.whole(parameter) for name, parameter in checkpoint.trained_parameters(trainer.model).items()}
     if accelerator.is_main_process:
-        folder.leave(trainer.model, exported, settings, task=task.name, done=done.to_json(), test=test, output=request.output)
+        folder.leave(trainer.model, trained, exported, settings, task=task.name, done=done.to_json(), test=test, output=request.output)
     accelerator.end_training()
     return done
+
+
+def _processes(request: Request) -> tuple[Any, bool]:
+    """The view of the processes that accelerate has, and whether the model is to be sharded over them."""
+    sharded = sharding.is_asked_for()
+    # The base's type and the experts' say what is computed in which. A second setting on top would hold for several processes alone.
+    accelerator = Accelerator(mixed_precision="no", log_with=request.report_to, project_dir=str(request.output))
+    if accelerator.distributed_type not in _KNOWN:
+        raise InputError(
+            "training runs on one device, replicated on several or sharded by FSDP2, but accelerate is set to "
+            f"{accelerator.distributed_type.value}: choose one of these by accelerate config"
+        )
+    return accelerator, sharded and accelerator.num_processes > 1
 
 
 def _run(trainer: Trainer, request: Request, kept: Checkpoints, tell: Callable[[str], None]) -> float | None:
@@ -133,7 +142,7 @@ def _run(trainer: Trainer, request: Request, kept: Checkpoints, tell: Callable[[
     return trainer.train(kept, resume=request.resume, report=report)
 
 
-def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *, base_name: str) -> Trainer:
+def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *, base_name: str, sharded: bool) -> Trainer:
     exported, settings, head = request.exported, request.settings, base.head
     draw_head(base.model, head.modules, seed=settings.seed)
     config = adapter_config(
@@ -149,13 +158,24 @@ def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *
     torch.manual_seed(settings.seed)
     if settings.gradient_checkpointing:
         checkpoint_activations(base.model)
+    layers = base.model.get_submodule(shape_of(base.model).stack)
     with adapting():
         model = get_peft_model(base.model, config)
     if not checkpoint.trained_parameters(model):
         raise InputError(f"an allocation to train must have experts, but {exported.allocation!r} freezes every layer: export another")
+    if sharded:
+        sharding.shard(base.model, layers, accelerator)
     objective = Objective(base.tokenizer, head, task.metric, settings.max_tokens, MAX_NEW_TOKENS)
     aux_weight = exported.aux_loss_weight if config.balances else 0.0
     return Trainer(accelerator, model, objective, objective.encode(task.train), settings, aux_weight)
+
+
+def _place(trainer: Trainer) -> str:
+    accelerator = trainer.accelerator
+    if accelerator.num_processes == 1:
+        return f"on {accelerator.device}"
+    how = "sharded over" if sharding.is_sharded(trainer.model) else "replicated on"
+    return f"{how} {accelerator.num_processes} processes ({accelerator.device.type})"
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -37,14 +37,25 @@ def check_output(output: Path, *, resume: bool) -> None:
 
 
 def leave(
-    model: Any, exported: ExportedConfig, settings: Settings, *, task: str, done: dict[str, Any], test: Evaluation | None, output: Path
+    model: Any,
+    trained: dict[str, Any],
+    exported: ExportedConfig,
+    settings: Settings,
+    *,
+    task: str,
+    done: dict[str, Any],
+    test: Evaluation | None,
+    output: Path,
 ) -> None:
-    """Write the adapter and its papers, then let go of the checkpoint: a death before that leaves a training to resume."""
+    """Write the adapter and its papers, then let go of the checkpoint: a death before that leaves a training to resume.
+
+    `trained` are the trained parameters by name, whole.
+    """
     record = {"settings": settings.to_json(), "task": task, "done": {**done, "adapter": None}, "versions": versions()}
     evidence = yaml.safe_dump(exported.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120)
     with tempfile.TemporaryDirectory(dir=output, prefix=".draft-") as scratch:
         draft = Path(scratch)
-        model.save_pretrained(str(draft))
+        model.save_pretrained(str(draft), state_dict=trained)
         (draft / EVIDENCE_FILE).write_text(evidence, encoding="utf-8")
         (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (draft / "README.md").write_text(card(exported, record, test=test), encoding="utf-8")

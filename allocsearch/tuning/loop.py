@@ -6,7 +6,7 @@ does its balance loss.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from allocsearch.training.collate import EncodedExample
 from allocsearch.training.objective import Objective
 from allocsearch.training.schedule import warm_up_then_decay
 from allocsearch.training.splits import batches
+from allocsearch.tuning import sharding
 from allocsearch.tuning.settings import MAX_GRAD_NORM, WARMUP_SHARE, WEIGHT_DECAY, Settings
 
 
@@ -50,7 +51,7 @@ class Trainer:
 
     Attributes:
         accelerator: accelerate's view of the processes.
-        model: the adapted model.
+        model: the adapted model, whole on each process or sharded over all.
         objective: of its kind.
         encoded: the training rows.
         settings: how to train.
@@ -68,7 +69,8 @@ class Trainer:
         """Train to the last step; returns its loss, or None where the checkpoint was already there."""
         optimiser = torch.optim.AdamW(self._parameters, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
         done = checkpoint.restore(checkpoint.load(kept.path), self.model, optimiser) if resume else 0
-        wrapped = self.accelerator.prepare_model(self.model) if self.accelerator.num_processes > 1 else self.model
+        replicated = self.accelerator.num_processes > 1 and not sharding.is_sharded(self.model)
+        wrapped = self.accelerator.prepare_model(self.model) if replicated else self.model
         num_steps = self.settings.num_steps(len(self.encoded))
         factor = warm_up_then_decay(num_steps, WARMUP_SHARE)
         order = batches(len(self.encoded), self.settings.batch_size, seed=self.settings.seed, num_steps=num_steps)
@@ -79,10 +81,15 @@ class Trainer:
             loss = self._step(wrapped, optimiser, rows, rate=rate)
             if not math.isfinite(loss):
                 raise InputError(f"the loss must be finite, but it is {loss} at step {step}: lower --learning-rate and start again")
-            if self.accelerator.is_main_process and (step % kept.every == 0 or step == num_steps):
-                checkpoint.save(kept.path, self.model, optimiser, step=step, identity=kept.identity)
+            if step % kept.every == 0 or step == num_steps:
+                self._keep(kept, optimiser, step=step)
             report(Progress(step, num_steps, loss, rate))
         return loss
+
+    def _keep(self, kept: Checkpoints, optimiser: torch.optim.Optimizer, *, step: int) -> None:
+        tensors = checkpoint.tensors_of(self.model, optimiser)
+        if self.accelerator.is_main_process:
+            checkpoint.save(kept.path, tensors, step=step, identity=kept.identity)
 
     @property
     def _parameters(self) -> list[torch.nn.Parameter]:
@@ -111,10 +118,13 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for first in range(rank, parts, processes):
             part, is_last = passes[first], first + processes >= parts
-            with nullcontext() if is_last else self.accelerator.no_sync(wrapped):
+            with nullcontext() if is_last else self._without_exchange(wrapped):
                 loss = self.objective.loss(wrapped, part.rows)
                 balance = self.aux_weight * balance_loss(self.model) if self.aux_weight else 0.0
                 # Processes average their gradients, so the sum over all needs their number.
                 ((loss + balance) * part.share * processes).backward()
             total += loss.detach() * part.share
         return self.accelerator.reduce(total, "sum") if processes > 1 else total
+
+    def _without_exchange(self, wrapped: Any) -> AbstractContextManager[Any]:
+        return sharding.without_exchange(self.model) if sharding.is_sharded(self.model) else self.accelerator.no_sync(wrapped)

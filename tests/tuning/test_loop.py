@@ -1,10 +1,5 @@
 """The final training's loop: a batch split over passes or processes gives the whole batch's gradients."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import peft
@@ -22,7 +17,6 @@ from allocsearch.training.tasks import load_task
 from allocsearch.tuning.finetuning import checkpoint_activations
 from allocsearch.tuning.loop import Checkpoints, Trainer
 from allocsearch.tuning.settings import Settings
-from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -117,25 +111,3 @@ def test_a_run_cut_in_two_is_one_run(trainer, tmp_path):
     again = run(tmp_path / "cut", resume=True)
     assert any(name.startswith("exp_avg_sq/") for name in whole)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-
-
-def test_two_processes_train_as_one(tmp_path, write_study):
-    home = Cli(tmp_path / "home")
-    study = write_study(tmp_path / "study.yaml", trials=1, warm_starts=["uniform"])
-    home("run", study, "--inline")
-    home("export", "tiny", "-o", tmp_path / "best.yaml")
-    words = ["train", tmp_path / "best.yaml", "--task", study, "--epochs", "0.1", "--learning-rate", "0.01", "--json", "-o"]
-    one = json.loads(home(*words, tmp_path / "one", "--gradient-accumulation", 2).stdout)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m", "allocsearch"]
-    command = [*launch, *map(str, words), str(tmp_path / "two")]
-    env = {**home.env, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    two = json.loads(done.stdout)
-    assert two["last_step_loss"] == pytest.approx(one["last_step_loss"], rel=1e-3)
-    alone, together = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-    for name, weight in alone.items():
-        torch.testing.assert_close(together[name], weight, rtol=1e-2, atol=1e-3)
