@@ -10,7 +10,8 @@ import sqlalchemy
 from sqlalchemy.engine import URL, Connection
 
 from allocsearch.backends.schema import engine_at, schemas_of
-from allocsearch.backends.storage import explained, is_sqlite, parsed_url, shown_url, storage_url
+from allocsearch.backends.storage import explained, storage_url
+from allocsearch.backends.urls import holds_secret, is_sqlite, parsed_url, shown_url
 from allocsearch.core.errors import InputError
 from allocsearch.core.findings import Finding
 
@@ -23,7 +24,7 @@ def database(url: str | None) -> Iterator[Finding]:
     """What there is to say of the storage at `url` (None: that of the environment); a row is written and rolled back, nothing else."""
     given, url = url, storage_url(url)
     try:
-        if given is not None and parsed_url(given).password:
+        if given is not None and holds_secret(parsed_url(given)):
             yield Finding("database", "warn", "the URL's password stands in the command line, where `ps` shows it", _HIDE)
         schemas = schemas_of(url)
         yield Finding("database", "ok", f"{shown_url(url)} can be read")

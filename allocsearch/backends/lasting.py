@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
-from allocsearch.backends.storage import shown_url
+from allocsearch.backends.urls import shown_url
 from allocsearch.core.errors import InputError
 
 PATIENCE_SECONDS: Final = 120.0

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DatabaseError
 
 from allocsearch.backends import own_tables
 from allocsearch.backends.optuna_quiet import experimental
-from allocsearch.backends.storage import engine_options, explained, full_url, is_sqlite, open_storage, parsed_url, shown_url, storage_url
+from allocsearch.backends.storage import engine_options, explained, open_storage, storage_url
+from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url
 from allocsearch.core.errors import InputError
 from allocsearch.core.findings import Finding, Level
 

@@ -11,10 +11,11 @@ from typing import Any, Final
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError, NoSuchModuleError, SQLAlchemyError
 
 from allocsearch.backends.optuna_quiet import experimental
+from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url
 from allocsearch.core.errors import InputError
 from allocsearch.home import home
 
@@ -52,14 +53,6 @@ def _url_in_file() -> str | None:
     if not url:
         raise InputError(f"the file that ALLOCSEARCH_STORAGE_FILE names must hold a database URL, but {file!r} is empty")
     return url
-
-
-def shown_url(url: str) -> str:
-    """`url` fit to be shown: without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "the storage URL"
 
 
 def open_storage(url: str | None) -> RDBStorage:
@@ -121,32 +114,6 @@ def _made(url: str, options: dict[str, Any]) -> RDBStorage:
                 raise
             time.sleep(_OPEN_PAUSE_SECONDS)
     raise AssertionError("the loop returns or raises")
-
-
-def parsed_url(url: str) -> URL:
-    """`url` in its parts.
-
-    Raises:
-        InputError: where it is none, or names a database that dies with the process.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # their texts may hold a part of the password
-        raise InputError("the storage must be a SQLAlchemy URL such as sqlite:///studies.db, but it cannot be parsed") from None
-    if is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
-        raise InputError(f"the storage must outlive the process, but {url} is in memory: name a file, as in sqlite:///studies.db")
-    return parsed
-
-
-def is_sqlite(url: URL) -> bool:
-    """Whether the database is a file of this machine."""
-    return url.get_backend_name() == "sqlite"
-
-
-def full_url(url: URL) -> str:
-    """`url` to connect with, password and all. A plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
-    named = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-    return named.render_as_string(hide_password=False)
 
 
 def engine_options(url: URL) -> dict[str, Any]:

@@ -134,10 +134,9 @@ def _check(launch: Launch) -> None:
             raise InputError(f"a driver sent by --submit must come without {option}: {why}")
     if launch.storage is None:
         return
-    from allocsearch.backends.storage import parsed_url  # noqa: PLC0415 - imports Optuna
+    from allocsearch.backends.urls import holds_secret, parsed_url  # noqa: PLC0415 - imports SQLAlchemy
 
-    url = parsed_url(launch.storage)
-    if url.password or any("password" in key.lower() for key in url.query):
+    if holds_secret(parsed_url(launch.storage)):
         raise InputError(
             "a job's command must hold no password, as Ray's dashboard shows it: leave --storage out, and set "
             "ALLOCSEARCH_STORAGE_FILE or ALLOCSEARCH_STORAGE where the cluster's head is started"

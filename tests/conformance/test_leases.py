@@ -17,7 +17,7 @@ from allocsearch.backends import lease
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.lease import Holder, lease_seconds
 from allocsearch.backends.own_tables import LEASES
-from allocsearch.backends.storage import full_url, parsed_url
+from allocsearch.backends.urls import full_url, parsed_url
 from allocsearch.core.errors import InputError, LostLeaseError
 from tests.conformance.toy import finish, measured
 

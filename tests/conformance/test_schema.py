@@ -14,7 +14,7 @@ from sqlalchemy import text
 from allocsearch.backends import own_tables, schema
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.database_health import database, stays_here
-from allocsearch.backends.storage import full_url, parsed_url
+from allocsearch.backends.urls import full_url, parsed_url
 from allocsearch.core.errors import InputError
 from tests.conformance.toy import Desk, finish
 

@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import event, text
 
 from allocsearch.backends.catalog import Catalog
-from allocsearch.backends.storage import open_storage, shown_url, storage_url
+from allocsearch.backends.database_health import database
+from allocsearch.backends.storage import open_storage, storage_url
+from allocsearch.backends.urls import holds_secret, parsed_url, shown_url
 from allocsearch.core.errors import InputError
 from tests.conformance.toy import Desk, finish, proposals_of, spec_of
 
@@ -38,10 +40,20 @@ BAD_URLS = {
     "a driver that is not there": (f"mysql+mysqldb://me:{SECRET}@host/db", "the database driver of mysql+mysqldb://me:***@host/db must be"),
     "nobody listens": (f"postgresql://user:{SECRET}@127.0.0.1:1/db", f"the database postgresql://user:***@127.0.0.1:1/db {UNUSABLE}"),
     "no such host": (f"postgresql://me:{SECRET}@no-such-host.invalid/db", f"postgresql://me:***@no-such-host.invalid/db {UNUSABLE}"),
+    "a password in the query": (
+        f"postgresql://127.0.0.1:1/db?password={SECRET}",
+        f"the database postgresql://127.0.0.1:1/db?password=*** {UNUSABLE}",
+    ),
+    "a key that no driver knows": (f"postgresql://127.0.0.1:1/db?passwd={SECRET}", f'{UNUSABLE}invalid connection option "passwd"'),
+    "a query of an unknown dialect": (
+        f"nosql://host/db?token={SECRET}",
+        "the database driver of nosql://host/db?token=*** must be installed",
+    ),
     "no such folder": ("sqlite:////nowhere/at/all.db", f"the database sqlite:////nowhere/at/all.db {UNUSABLE}unable to open"),
     "a folder": ("sqlite:////", "the database sqlite://"),
     "a file that cannot be written": ("sqlite:////proc/version", f"the database sqlite:////proc/version {UNUSABLE}"),
     "memory": ("sqlite://", "the storage must outlive the process, but sqlite:// is in memory"),
+    "memory with a secret": (f"sqlite://?token={SECRET}", "sqlite://?token=*** is in memory"),
     "memory by name": ("sqlite:///:memory:", "is in memory"),
 }
 
@@ -147,6 +159,32 @@ def test_the_default_is_a_file_in_the_home_folder(tmp_path, monkeypatch):
 def test_a_url_is_shown_without_its_password():
     assert shown_url(f"postgresql+psycopg://me:{SECRET}@host:5432/db") == "postgresql+psycopg://me:***@host:5432/db"
     assert shown_url(SECRET) == "the storage URL"
+
+
+@pytest.mark.parametrize(
+    "key", ["password", "PASSWORD", "sslpassword", "passwd", "pwd", "my_secret", "motherduck_token", "odbc_connect", "ssl%70assword"]
+)
+def test_a_url_is_shown_without_the_secrets_in_its_query(key):
+    url = f"postgresql://host/db?user=me&{key}={SECRET}&sslmode=require"
+    assert SECRET not in shown_url(url)
+    assert "user=me" in shown_url(url)
+    assert "=***" in shown_url(url)
+    assert holds_secret(parsed_url(url))
+    assert SECRET not in shown_url(f"postgresql://host/db?{key}=a&{key}={SECRET}"), "a key may stand there twice"
+
+
+@pytest.mark.parametrize("url", ["postgresql://me@host/db?application_name=a&sslmode=verify-full", "sqlite:///studies.db?timeout=5"])
+def test_a_url_without_secrets_is_shown_as_it_is(url):
+    assert shown_url(url) == url
+    assert not holds_secret(parsed_url(url))
+
+
+@pytest.mark.parametrize("url", [f"postgresql://me:{SECRET}@127.0.0.1:1/db", f"postgresql://127.0.0.1:1/db?password={SECRET}"])
+def test_doctor_warns_of_a_password_in_the_command_line(url):
+    found = list(database(url))
+    assert [each.level for each in found] == ["warn", "fail"]
+    assert "`ps` shows it" in found[0].found
+    assert SECRET not in str(found)
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def test_other_commands_travel_with_their_options(sent, tiny_study):
     [
         (["--storage", "postgresql://me:hunter2@host/db"], "must hold no password"),
         (["--storage", "postgresql://host/db?user=me&password=hunter2"], "must hold no password"),
+        (["--storage", "postgresql://host/db?sslkey=mine&sslpasswd=hunter2"], "must hold no password"),
         (["--address", "auto"], "without --address"),
         (["--inline"], "without --inline"),
         (["--json"], "allocsearch front NAME --json"),
