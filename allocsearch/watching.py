@@ -1,11 +1,10 @@
 """A study that runs elsewhere, watched: read again and again, drawn on a terminal, told by a line per change where there is none."""
 
-import json
 import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,53 +14,58 @@ from rich.text import Text
 
 from allocsearch import terminal
 from allocsearch.backends.study_record import StudyRecord
-from allocsearch.search import results
+from allocsearch.search.results import Point
 from allocsearch.views import status_json
 
 _WIDTH: Final = 40
 _FRONT: Final = 8
 Read = Callable[[], StudyRecord]
+ReadFront = Callable[[], Sequence[Point]]
 Wait = Callable[[float], bool]
 """Waits so many seconds, or until the user wants to leave; says whether that is so."""
 
 
-def watch(read: Read, *, every: float, as_json: bool = False) -> None:
-    """Show what `read` returns every so many seconds, until the study is complete or the user presses q."""
+def watch(read: Read, front: ReadFront, *, every: float) -> None:
+    """Show what `read` returns every so many seconds, until the study is complete or the user presses q.
+
+    Args:
+        read: how the study stands; its trials are not asked for.
+        front: its Pareto front, which only a terminal has room for.
+        every: seconds.
+    """
     with _keys() as wait:
-        if terminal.out.is_terminal and not as_json:
-            _draw(read, every, wait)
+        if terminal.out.is_terminal:
+            _draw(read, front, every, wait)
         else:
-            _tell(read, every, wait, line=_json if as_json else _line)
+            _tell(read, every, wait)
 
 
-def _draw(read: Read, every: float, wait: Wait) -> None:
-    record = read()
-    with Live(_view(record), console=terminal.out, auto_refresh=False) as live:
+def _draw(read: Read, front: ReadFront, every: float, wait: Wait) -> None:
+    record, points = read(), front()
+    with Live(_view(record, points), console=terminal.out, auto_refresh=False) as live:
         while not record.is_complete and not wait(every):
-            record = read()
-            live.update(_view(record), refresh=True)
+            before, record = record, read()
+            if _state(record) != _state(before):
+                points = front()
+            live.update(_view(record, points), refresh=True)
 
 
-def _tell(read: Read, every: float, wait: Wait, *, line: Callable[[StudyRecord], str]) -> None:
+def _tell(read: Read, every: float, wait: Wait) -> None:
     told = None
     while True:
         record = read()
-        found = status_json(record)
-        now = (found["counts"], found["best"] and found["best"]["trial"], record.is_complete)
-        if now != told:
-            sys.stdout.write(line(record) + "\n")
+        if (now := _state(record)) != told:
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {record.name}  {tally(status_json(record))}\n")
             sys.stdout.flush()
             told = now
         if record.is_complete or wait(every):
             return
 
 
-def _json(record: StudyRecord) -> str:
-    return json.dumps(status_json(record), ensure_ascii=False)
-
-
-def _line(record: StudyRecord) -> str:
-    return f"{time.strftime('%H:%M:%S')}  {record.name}  {tally(status_json(record))}"
+def _state(record: StudyRecord) -> tuple[object, ...]:
+    """What a change of is worth a line."""
+    best = record.standing.best
+    return record.standing.counts, best and best.trial.number, record.is_complete
 
 
 def tally(found: dict[str, Any]) -> str:
@@ -81,13 +85,12 @@ def tally(found: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _view(record: StudyRecord) -> Table:
+def _view(record: StudyRecord, front: Sequence[Point]) -> Table:
     found = status_json(record)
     grid = Table.grid(padding=(0, 0, 1, 0))
     filled = _WIDTH * (found["target_trials"] - found["missing_trials"]) // max(1, found["target_trials"])
     bar = Text("━" * filled, style="green") + Text("━" * (_WIDTH - filled), style="dim")
     grid.add_row(Text(f"{record.name}  ") + bar + Text(f"  {tally(found)}"))
-    front = results.pareto(record.trials, record.spec.metric)
     if front:
         grid.add_row(terminal.front_table(front[-_FRONT:], title="Pareto front so far, on the search split", bars=True))
     for failure in found["failures"][-2:]:
@@ -102,12 +105,14 @@ def _keys() -> Iterator[Wait]:
     try:
         import termios  # noqa: PLC0415 - Unix only
         import tty  # noqa: PLC0415
-
-        keyboard = sys.stdin.fileno()
-        before = termios.tcgetattr(keyboard)
-    except (ImportError, OSError, ValueError, AttributeError):  # Windows, no terminal, or no stdin at all
+    except ImportError:
         yield _sleep
         return
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        yield _sleep
+        return
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
     tty.setcbreak(keyboard)
     try:
         yield lambda seconds: _pressed_q(keyboard, seconds)

@@ -1,8 +1,8 @@
 """A study watched from elsewhere: a line per change in a pipe, a drawing on a terminal that q and Ctrl-C leave as they found it."""
 
 import io
-import json
 import os
+import subprocess
 import sys
 import termios
 from dataclasses import replace
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from allocsearch import terminal, watching
 from allocsearch.backends.catalog import Catalog
+from allocsearch.search.results import pareto
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -54,19 +55,12 @@ def screen(monkeypatch):
 def test_a_pipe_gets_a_line_for_each_change(whole, half, capsys):
     empty = replace(whole, trials=())
     looks = iter([empty, half, half, half, whole])
-    watching.watch(lambda: next(looks), every=0.001)
+    watching.watch(lambda: next(looks), lambda: pytest.fail("a line has no room for the front"), every=0.001)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ", 1)[1].split(",")[0] for line in lines] == ["tiny  0/2 done", "tiny  1/2 done", "tiny  2/2 done"]
     assert "no result yet" in lines[0]
     assert "best accuracy" in lines[1]
     assert lines[2].endswith("complete")
-
-
-def test_a_program_gets_a_document_for_each_change(whole, half, capsys):
-    looks = iter([half, half, whole])
-    watching.watch(lambda: next(looks), every=0.001, as_json=True)
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["complete"] for one in found] == [False, True]
 
 
 def test_q_ends_the_drawing_and_restores_the_keyboard(half, keyboard, screen):
@@ -76,7 +70,7 @@ def test_q_ends_the_drawing_and_restores_the_keyboard(half, keyboard, screen):
         os.write(keyboard, b"xq")
         return half
 
-    watching.watch(read, every=300)
+    watching.watch(read, lambda: pareto(half.trials), every=300)
     assert termios.tcgetattr(keyboard) == before
     text = screen.getvalue()
     assert "1/2 done" in text
@@ -95,16 +89,33 @@ def test_an_interrupt_passes_through_and_restores_the_keyboard(half, keyboard, s
             raise KeyboardInterrupt from None
 
     with pytest.raises(KeyboardInterrupt):
-        watching.watch(read, every=0.001)
+        watching.watch(read, list, every=0.001)
     assert termios.tcgetattr(keyboard) == before
     assert "\x1b[?25h" in screen.getvalue(), "the cursor is shown again"
 
 
-def test_the_command_ends_with_the_study(cli):
-    assert cli("status", "tiny", "--watch").stdout.strip().endswith("complete")
+def test_the_front_is_read_again_when_something_has_ended(whole, half, keyboard, screen):
+    looks, read = iter([half, half, half, whole]), []
+    watching.watch(lambda: next(looks), lambda: read.append(1) or [], every=0.001)
+    assert len(read) == 2
+
+
+def test_the_command_ends_with_the_study_where_nobody_types(cli):
+    """As under cron: stdin is open, and no terminal."""
+    command = [sys.executable, "-m", "allocsearch", "status", "tiny", "--watch"]
+    done = subprocess.run(command, env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().endswith("complete")
+
+
+def test_what_the_command_needs_is_told(cli):
     assert "needs the name of a study" in cli("status", "--watch", code=2).stderr
     assert "--every" in cli("status", "tiny", "--watch", "--every", "0", code=2).stderr
-    assert "experts" not in cli("compare", "tiny").stdout, "a line a trial for programs"
+    assert "leave one of them out" in cli("status", "tiny", "--watch", "--json", code=2).stderr
+
+
+def test_a_pipe_gets_a_line_a_trial(cli):
+    assert "experts" not in cli("compare", "tiny").stdout
 
 
 def test_a_terminal_gets_the_shapes_of_allocations(cli, screen, whole):

@@ -28,6 +28,7 @@ from allocsearch.backends.study_record import (
     StudyRecord,
 )
 from allocsearch.core.errors import InputError, shown
+from allocsearch.core.trial import Trial
 from allocsearch.search import results
 from allocsearch.search.finalists import with_replicas
 from allocsearch.search.ledger import Ledger
@@ -126,6 +127,18 @@ class Catalog:
             base, driver = records.base_score(study), self._driver(name)
             return StudyRecord(name, spec, attrs, (), frozenset(), base, frozenset(), wall, tuple(charges), driver, standing)
 
+    def front(self, name: str) -> list[Point]:
+        """The Pareto front, for which only the trials that may be on it are read whole.
+
+        Raises:
+            InputError: as `record`.
+        """
+        with explained(self.url):
+            study = self._load(name)
+            spec = _spec_of(name, study.user_attrs)
+            rows, _ = self._short(study, spec.metric, "allocation")
+            return results.pareto(self._promising(name, rows, spec, whole_front=True), spec.metric)
+
     def _driver(self, name: str) -> str | None:
         holder = holder_of(self._storage.engine, name.partition("/")[0])
         return None if holder is None else str(holder)
@@ -140,11 +153,15 @@ class Catalog:
         return [] if _is_companion(name) else [kind for kind in COUNTED if f"{name}/{kind}" in there]
 
     def _best(self, name: str, rows: Sequence[Row], spec: StudySpec) -> Point | None:
+        read = self._promising(name, rows, spec)
+        return results.picked(read, "best", spec.metric) if read else None
+
+    def _promising(self, name: str, rows: Sequence[Row], spec: StudySpec, *, whole_front: bool = False) -> tuple[Trial, ...]:
         beside = None if _is_companion(name) else self.companion(name, "replicas")
         replicas = () if beside is None else beside.trials
-        chosen = promising(rows, replicated={str(trial.assignment.allocation) for trial in replicas}, metric=spec.metric)
-        read = [records.trial_of(self._lasting.get_trial(row.trial_id)) for row in chosen]
-        return results.picked(with_replicas(read, replicas), "best", spec.metric) if read else None
+        known = {str(trial.assignment.allocation) for trial in replicas}
+        chosen = promising(rows, replicated=known, metric=spec.metric, whole_front=whole_front)
+        return with_replicas([records.trial_of(self._lasting.get_trial(row.trial_id)) for row in chosen], replicas)
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals, ledger: Ledger | None = None) -> OptunaStudy:
         """The study to ask and tell, charged to `ledger`. Only one driver may hold it."""

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import func
 
 from allocsearch.core.choices import Metric
+from allocsearch.core.front import Candidate, pareto_front
 from allocsearch.core.trial import Ended, Failed, Infeasible, Stopped, Trial
 from allocsearch.search import results
 from allocsearch.search.ledger import Charge
@@ -62,10 +63,10 @@ class Row:
     attrs: Mapping[str, Any]
     ended_at: datetime | None = None
 
-    def rank(self, metric: Metric) -> tuple[float, float, int]:
-        """Sorts the better first; of equals the smaller, then the earlier."""
+    def candidate(self, metric: Metric) -> Candidate:
+        """As a point of the front, without an interval."""
         score = self.attrs["accuracy"] if metric == "accuracy" else -self.attrs["nll"]
-        return -score, self.attrs["trainable_params"], self.number
+        return Candidate(self.number, score, self.attrs["trainable_params"], (score, score))
 
 
 def standing_of(trials: Sequence[Trial], waiting: frozenset[int], *, metric: Metric, wall_seconds: float) -> Standing:
@@ -118,12 +119,16 @@ def wall_seconds(connection: sa.Connection, study_id: int) -> float:
     return float((end - start).total_seconds()) if start and end else 0.0
 
 
-def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metric) -> list[Row]:
-    """Those of which one must be the best: all that have replicas, and the first of the others."""
-    measured = [row for row in rows if row.state == "finished"]
-    alone = [row for row in measured if row.attrs.get("allocation") not in replicated]
-    together = [row for row in measured if row.attrs.get("allocation") in replicated]
-    return together + sorted(alone, key=lambda row: row.rank(metric))[:1]
+def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metric, whole_front: bool = False) -> list[Row]:
+    """Those of which one must be the best: all that have replicas, and the first of the others, or with `whole_front` all of their front.
+
+    Replicas change only the scores of what has them, so what another without them beats is beaten in the end, too.
+    """
+    measured = {row.number: row for row in rows if row.state == "finished"}
+    alone = [row.candidate(metric) for row in measured.values() if row.attrs.get("allocation") not in replicated]
+    together = [row for row in measured.values() if row.attrs.get("allocation") in replicated]
+    leading = pareto_front(alone)
+    return together + [measured[each.number] for each in (leading if whole_front else leading[-1:])]
 
 
 def _telling(keys: Sequence[str]) -> sa.ColumnElement[bool]:

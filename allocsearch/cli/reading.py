@@ -32,9 +32,11 @@ def status(
     if watch:
         from allocsearch import watching  # noqa: PLC0415
 
+        if as_json:
+            raise InputError("--json prints one document, but --watch goes on: leave one of them out")
         if name is None:
             raise InputError(f"--watch needs the name of a study, but got none: the storage has {shown(catalog.names()) or 'none yet'}")
-        watching.watch(lambda: catalog.record(name), every=every, as_json=as_json)
+        watching.watch(lambda: catalog.glance(name), lambda: catalog.front(name), every=every)
         return
     if name is None:
         _show_names(catalog.names(), as_json=as_json)

@@ -14,6 +14,7 @@ from sqlalchemy import event
 from allocsearch.backends.catalog import Catalog
 from allocsearch.core.trial import Failed, Infeasible, RungScore, Stopped
 from allocsearch.search.register import Register
+from allocsearch.search.results import pareto
 from allocsearch.views import status_json
 from tests.conformance.toy import Desk, allocation, finish, measured, proposals_of, score_of
 
@@ -134,7 +135,7 @@ def test_a_glance_shows_what_a_reading_of_all_trials_does_in_a_fixed_number_of_s
 
 
 @pytest.mark.parametrize("objective", ["pareto", "nll"])
-def test_a_glance_finds_the_best_among_replicated_trials(desk, objective):
+def test_a_glance_finds_the_best_among_replicated_trials_and_a_reader_of_the_front_finds_all_of_it(desk, objective):
     study = desk.create(trials=8, objective=objective)
     finish(study)
     for better in (False, True):
@@ -147,6 +148,7 @@ def test_a_glance_finds_the_best_among_replicated_trials(desk, objective):
         found = status_json(Catalog(desk.url).glance(desk.name))
         assert found == status_json(desk.record())
         assert found["best"]["trial"] in (2, 3, 4)
+        assert Catalog(desk.url).front(desk.name) == pareto(desk.record().trials, desk.spec.metric)
 
 
 def test_a_study_without_a_finished_trial_has_no_best(desk):
