@@ -3,8 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 # Read when Ray and Tune are imported.
@@ -24,7 +24,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 - after its environment
-from ray._private import auto_init_hook, ray_constants, worker  # noqa: E402
+from ray._private import auto_init_hook, ray_constants, utils, worker  # noqa: E402
 
 from allocsearch.core.errors import InputError  # noqa: E402
 
@@ -74,14 +74,24 @@ def without_variables(*names: str) -> Iterator[None]:
 
 
 @contextmanager
-def _without_announcements() -> Iterator[None]:
-    """A session prints to stdout what befalls other nodes, whatever its settings: pages of it at a node's death, and into `--json`."""
-    printing = worker.print_to_stdstream
-    worker.print_to_stdstream = lambda *_, **__: None
+def _in_place(module: Any, name: str, ours: Callable[..., object]) -> Iterator[None]:
+    """A function of Ray's that gives no choice, replaced for a while."""
+    theirs = getattr(module, name)
+    setattr(module, name, ours)
     try:
         yield
     finally:
-        worker.print_to_stdstream = printing
+        setattr(module, name, theirs)
+
+
+def _without_announcements() -> AbstractContextManager[object]:
+    """A session prints to stdout what befalls other nodes, whatever its settings: pages of it at a node's death, and into `--json`."""
+    return _in_place(worker, "print_to_stdstream", lambda *_, **__: None)
+
+
+def _without_command_line() -> AbstractContextManager[object]:
+    """A session tells everyone in it the command line that a driver was started with, and `--storage` may hold a password there."""
+    return _in_place(utils, "get_entrypoint_name", lambda: "allocsearch")
 
 
 @contextmanager
@@ -98,7 +108,8 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
         _stay_on_loopback()
     try:
         _reach(address)
-        with without_variables(*_SECRETS):  # what a session starts inherits the environment, and workers have no business with the database
+        # What a session starts inherits the environment, and workers have no business with the database.
+        with without_variables(*_SECRETS), _without_command_line():
             ray.init(
                 address="local" if address is None else address,
                 logging_level=logging.CRITICAL,

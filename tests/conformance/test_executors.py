@@ -34,6 +34,19 @@ def ray_session():
         yield
 
 
+def test_a_session_does_not_tell_its_workers_the_drivers_command_line(ray_session):
+    """`--storage` may hold a password there."""
+    import ray
+
+    @ray.remote
+    def entrypoints():
+        from ray._private.worker import global_worker
+
+        return [job.entrypoint for job in global_worker.gcs_client.get_all_job_info().values()]
+
+    assert ray.get(entrypoints.remote()) == ["allocsearch"]
+
+
 class TestInline(ExecutorCases):
     @pytest.fixture
     def executor(self):
