@@ -1,8 +1,6 @@
 """A trial as a config that others read: YAML with its evidence, or a folder that PEFT loads."""
 
 import datetime as dt
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InputError
 from allocsearch.evidence import Evidence
 from allocsearch.exported import SCHEMA, ExportedConfig
+from allocsearch.formats.writing import new_folder
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
@@ -120,12 +119,6 @@ def to_yaml(exported: ExportedConfig) -> str:
     return yaml.safe_dump(exported.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120)
 
 
-def write_yaml(exported: ExportedConfig, path: Path) -> None:
-    """Write the YAML; a reader never sees half of it."""
-    with _in_place(path) as draft:
-        draft.write_text(to_yaml(exported), encoding="utf-8")
-
-
 def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None, artifacts: FolderArtifacts, folder: Path) -> None:
     """A PEFT adapter folder: config, the trial's trained weights (safetensors), and the YAML with the evidence.
 
@@ -137,8 +130,6 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
             f"a PEFT export needs the trial's weights, but those of trial {exported.study.trial} were not kept (it is not on the front): "
             f"export it with --format yaml and train it"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"the output must be a new or empty folder, but {folder} exists: choose another with -o")
     from allocsearch.models import head_of  # noqa: PLC0415 - see below
     from allocsearch.training.adapter import adapter_config  # noqa: PLC0415 - imports torch, which a YAML export does without
 
@@ -152,37 +143,7 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
     )
     adapter.inference_mode = True
 
-    with tempfile.TemporaryDirectory(dir=_parent(folder), prefix=f".{folder.name}-") as scratch:
-        draft = Path(scratch) / folder.name
-        draft.mkdir()
+    with new_folder(folder) as draft:
         adapter.save_pretrained(str(draft))
         artifacts.read(weights, draft / "adapter_model.safetensors")
         (draft / "allocsearch.yaml").write_text(to_yaml(exported), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(draft, folder)
-
-
-class _in_place:  # noqa: N801 - a context manager reads as a verb
-    """Yields a draft beside `path` that takes its place on success."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._draft = _parent(path) / f".{path.name}.part"
-
-    def __enter__(self) -> Path:
-        return self._draft
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._draft.replace(self._path)
-        else:
-            self._draft.unlink(missing_ok=True)
-
-
-def _parent(path: Path) -> Path:
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the output's folder must be one that can be written, but {path.parent}: {error.strerror}") from error
-    return path.absolute().parent

@@ -14,6 +14,7 @@ from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InputError
 from allocsearch.evidence import evidence
 from allocsearch.exported import ExportedConfig
+from allocsearch.formats.writing import write, write_text
 from allocsearch.models import head_of, model_shape, resolve
 from allocsearch.search.results import Pick, Point
 from allocsearch.workplace import Options, artifacts_folder
@@ -90,7 +91,7 @@ def _own(
         return folder, "", ()
     if output is None:
         return None, exports.to_yaml(config), ()
-    exports.write_yaml(config, output)
+    write_text(exports.to_yaml(config), output)
     return output, "", ()
 
 
@@ -98,7 +99,6 @@ def _foreign(form: Format, record: StudyRecord, point: Point, *, shape: Any, sto
     """In a format of another project."""
     from allocsearch.formats.recipe import Recipe  # noqa: PLC0415 - not needed for our own
     from allocsearch.formats.table import FORMATS  # noqa: PLC0415
-    from allocsearch.formats.writing import write  # noqa: PLC0415
 
     if head_of(record.spec.model, record.spec.revision).modules:
         raise InputError(f"the {form} format is for causal language models, but {record.spec.model!r} has a head: use --format peft")

@@ -300,7 +300,7 @@ def test_the_command_writes_the_file(desk, url, tmp_path):
     assert (cli.home / "mine.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     cli("report", "mine", "--storage", url, "--format", "md", "-o", "told.md")
     assert "## The winner" in (cli.home / "told.md").read_text(encoding="utf-8")
-    assert "nowhere" in cli("report", "mine", "--storage", url, "-o", "nowhere/x.html", code=2).stderr
+    assert "told.md" in cli("report", "mine", "--storage", url, "-o", "told.md/below.html", code=2).stderr
     cli("report", "other", "--storage", url, code=2)
     Catalog(url).create("empty", toy.spec_of(), {})
     assert "finished trial" in cli("report", "empty", "--storage", url, code=3).stderr

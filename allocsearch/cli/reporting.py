@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from allocsearch.cli.app import Name, Storage, app, say
-from allocsearch.core.errors import InfeasibleError, InputError
+from allocsearch.core.errors import InfeasibleError
 
 
 @app.command(epilog="Example: allocsearch report quickstart -o quickstart.html")
@@ -21,6 +21,7 @@ def report(
     """Write a study as one file that needs no network: figures, comparison, spec, environment. Works while the study runs."""
     from allocsearch import page  # noqa: PLC0415 - imports Plotly
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
+    from allocsearch.formats.writing import write_text  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
     from allocsearch.telling import tell  # noqa: PLC0415 - imports torch
 
@@ -30,12 +31,5 @@ def report(
         raise InfeasibleError(f"study {name!r} must have a finished trial to report, but it has none yet: see allocsearch status {name}")
     told = tell(catalog, record, pick=pick)
     path = output or Path(f"{name}.{form}".replace("/", "-"))
-    _write(path, page.html(told) if form == "html" else page.markdown(told))
+    write_text(page.html(told) if form == "html" else page.markdown(told), path)
     say(f"report of {name}: {path}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the report must be writable at {path}, but: {error.strerror}: give another -o") from error

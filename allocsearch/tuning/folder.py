@@ -1,6 +1,7 @@
 """The folder that a training leaves: a PEFT adapter, the evidence of its search, the settings, and a model card."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -25,15 +26,21 @@ def check_output(output: Path, *, resume: bool) -> None:
     Raises:
         InputError: for a place that is taken, and for a training to resume that has ended.
     """
+    try:
+        _check_place(output, resume=resume)
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output must be a folder that can be written, but {output}: {error.strerror}") from error
+    if not os.access(output, os.W_OK):
+        raise InputError(f"the output must be a folder that can be written, but {output} cannot: choose another with -o")
+
+
+def _check_place(output: Path, *, resume: bool) -> None:
     if resume and (output / WEIGHTS).is_file() and not (output / checkpoint.FILE).is_file():
         raise InputError(f"a training to resume must not have ended, but {output} holds its adapter: nothing is left to do")
     if not resume and output.exists() and (not output.is_dir() or any(output.iterdir())):
         remedy = "continue with --resume" if (output / checkpoint.FILE).is_file() else "choose another with -o"
         raise InputError(f"the output must be a new or empty folder, but {output} exists: {remedy}")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the output must be a folder that can be written, but {output}: {error.strerror}") from error
 
 
 def leave(

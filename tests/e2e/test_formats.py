@@ -1,7 +1,9 @@
 """Exports in the formats of other projects, and warm starts by score, through the command line."""
 
 import json
+import os
 import shlex
+from pathlib import Path
 
 import optuna
 import pytest
@@ -62,6 +64,29 @@ def test_a_kept_lora_loads_with_peft_alone(cli, stored):
 def test_what_a_format_cannot_say_is_bad_input(cli):
     assert "needs the router sigmoid or threshold" in cli("export", "tiny", "--trial", 0, "--format", "moa", code=2).stderr
     assert "has 5: export it with --format peft" in cli("export", "tiny", "--trial", 0, "--format", "lora", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (["export", "tiny"], "a folder"),
+        (["export", "tiny"], "a pipe"),
+        (["export", "tiny", "--format", "mola", "--trial", "0"], "a pipe"),
+        (["export", "tiny", "--format", "peft"], "a pipe"),
+        (["export", "tiny", "--format", "peft"], "a file above it"),
+        (["report", "tiny", "--format", "md"], "a pipe"),
+    ],
+)
+def test_what_stands_in_the_way_of_an_output_stays(cli, tmp_path, words, there):
+    """A pipe here, a device elsewhere: as root, a draft would take its place."""
+    taken = tmp_path / "taken"
+    {"a folder": Path.mkdir, "a pipe": os.mkfifo, "a file above it": Path.touch}[there](taken)
+    before = taken.lstat()
+    refused = cli(*words, "-o", taken / "below" if there == "a file above it" else taken, code=2).stderr.splitlines()
+    assert len(refused) == 1
+    assert str(taken) in refused[0]
+    assert (taken.lstat().st_ino, taken.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert list(tmp_path.iterdir()) == [taken]
 
 
 def test_moa_flags(tmp_path, write_study):

@@ -1,7 +1,9 @@
 """What each format says of an allocation, and what it refuses to say."""
 
 import json
+import os
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from allocsearch.formats.guilomo import allocation_from_guilomo
 from allocsearch.formats.lora import lora_config
 from allocsearch.formats.recipe import Recipe
 from allocsearch.formats.table import FORMATS
-from allocsearch.formats.writing import write
+from allocsearch.formats.writing import write, write_text
 from allocsearch.models import shape_of
 from allocsearch.moelora import MoeLoraConfig
 from tests.formats.conftest import llama, token_ids
@@ -190,6 +192,46 @@ def test_a_lora_without_weights_is_a_config_to_train(tmp_path):
     assert config.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     with pytest.raises(InputError, match="new or empty folder"):
         write(document, tmp_path / "config")
+
+
+@pytest.mark.parametrize("form", ["mola", "guilomo"])
+def test_what_is_no_regular_file_is_left_as_it_is(tmp_path, form):
+    """Renamed onto it, a draft would take a device's place."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match="choose another with -o"):
+            write(FORMATS[form](recipe("2x8*4", top_k=1)), tmp_path / name)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_a_text_does_not_take_the_place_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        write_text("text", tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_draft_goes_where_what_is_written_fails(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(InputError, match="No space left"):
+        write_text("text", tmp_path / "out.txt")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(InputError, match="No space left"):
+        write(FORMATS["guilomo"](recipe("2x8*4", top_k=1)), tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_link_to_a_file_stays_one(tmp_path):
+    (tmp_path / "kept").write_text("before")
+    (tmp_path / "link").symlink_to("kept")
+    write_text("after", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "kept").read_text() == "after"
 
 
 def test_writing_says_where_it_cannot(tmp_path):
