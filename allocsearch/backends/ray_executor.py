@@ -20,6 +20,7 @@ from ray import tune
 
 from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
 from allocsearch.backends.memory_limit import limit_memory
+from allocsearch.backends.ray_memory import memory_kills_as_deaths
 from allocsearch.backends.ray_nodes import check_nodes, differing, package_versions
 from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.backends.ray_resources import Resources, room
@@ -164,7 +165,8 @@ class _Worker(tune.Trainable):
 
 def _fit(tuner: tune.Tuner, searcher: StudySearcher) -> None:
     try:
-        tuner.fit()
+        with memory_kills_as_deaths(searcher):
+            tuner.fit()
     except BaseException as error:  # noqa: BLE001 - as above
         if not searcher.stopper.stop_all():
             searcher.fail(error)

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from allocsearch.backends import ray_session  # noqa: F401 - before Ray: it sets what Ray reads when it is imported
@@ -22,6 +23,7 @@ from allocsearch.core.trial import Lost, Outcome, Trial
 
 _POLL_SECONDS: Final = 0.5
 _COUNT_SECONDS: Final = 1.0
+_DIED: Final = "its worker process ended without a result"
 
 
 class Room:
@@ -76,6 +78,16 @@ class StudySearcher(Searcher):
         self._study, self._host, self._room_for = study, host, room_for
         self._numbers: dict[str, int] = {}
         self._told: queue.SimpleQueue[Trial] = queue.SimpleQueue()
+        self._death = _DIED
+
+    @contextmanager
+    def because(self, death: str) -> Iterator[None]:
+        """Trials that are lost meanwhile are lost for this reason."""
+        self._death = death
+        try:
+            yield
+        finally:
+            self._death = _DIED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """What the study asks for, where there is room for it."""
@@ -98,7 +110,7 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id, None)
         if number is None or self.stopper.stop_all():
             return
-        outcome: Outcome = Lost("its worker process ended without a result")
+        outcome: Outcome = Lost(self._death)
         if result is not None and "outcome" in result and not error:
             outcome = codec.outcome_from_json(json.loads(result["outcome"]))
         try:

@@ -201,6 +201,29 @@ class TestRay(ExecutorCases):
         assert {trial.attempt for trial in told} == {1}
         assert states(desk) == {TrialState.COMPLETE: 4, TrialState.FAIL: 1}
 
+    def test_a_worker_that_ray_kills_for_its_nodes_memory_costs_one_attempt(self, desk, executor, monkeypatch):
+        """What Ray's memory monitor does is done here by hand: it kills the worker, and what waits for the worker gets this error."""
+        from ray.air.execution._internal import event_manager
+        from ray.exceptions import OutOfMemoryError
+
+        get, results = event_manager.ray.get, []
+
+        def get_or_kill(future):
+            result = get(future)
+            if isinstance(result, dict) and "outcome" in result:
+                results.append(result)
+                if len(results) == 3:
+                    psutil.Process(result["pid"]).kill()
+                    raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory")
+            return result
+
+        monkeypatch.setattr(event_manager.ray, "get", get_or_kill)
+        study = desk.create(trials=5, limits={"max_attempts": 2})
+        told = list(executor.run(study, evaluate))
+        assert states(desk) == {TrialState.COMPLETE: 5}
+        assert sorted(trial.attempt for trial in study.trials()) == [1, 1, 1, 1, 2]
+        assert len(told) == 6
+
     def test_a_node_that_joined_with_another_package_trains_nothing(self, desk, executor, monkeypatch):
         from allocsearch.backends import ray_executor, ray_nodes
 
