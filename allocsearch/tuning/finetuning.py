@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, is_tensorboard_available, is_wandb_available
+from accelerate.utils import DistributedType
 from peft import get_peft_model
 
 from allocsearch.core.errors import InputError
@@ -21,12 +21,11 @@ from allocsearch.training.examples import Task
 from allocsearch.training.objective import Objective
 from allocsearch.training.tasks import load_task
 from allocsearch.transformers_log import adapting
-from allocsearch.tuning import folder, sharding
+from allocsearch.tuning import folder, sharding, tracking
 from allocsearch.tuning.evaluation import MAX_NEW_TOKENS, Evaluation, evaluated
 from allocsearch.tuning.loop import Checkpoints, Progress, Trainer
 from allocsearch.tuning.settings import Settings, check_same, identity
 
-Tracker = Literal["tensorboard", "wandb"]
 _KNOWN: Final = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
 _CHECKPOINTS: Final = 10
 
@@ -41,7 +40,7 @@ class Request:
     output: Path
     resume: bool = False
     checkpoint_steps: int | None = None
-    report_to: Tracker | None = None
+    report_to: tracking.Tracker | None = None
     evaluate: bool = False
 
 
@@ -77,7 +76,7 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
     """
     exported, settings = request.exported, request.settings
     folder.check_output(request.output, resume=request.resume)
-    _check_tracker(request.report_to)
+    tracking.check(request.report_to)
     accelerator, sharded = _processes(request)
     tell = say if accelerator.is_main_process else lambda _line: None
     settings.check_split(accelerator.num_processes)
@@ -182,9 +181,3 @@ def checkpoint_activations(model: Any) -> None:
     """Have `model` compute its layers' activations again in the backward pass. The method has two names in transformers 5."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def _check_tracker(tracker: Tracker | None) -> None:
-    there = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
-    if tracker is not None and not there[tracker]():
-        raise InputError(f"--report-to {tracker} needs the package {tracker}, which is not installed: pip install {tracker}")

@@ -170,10 +170,10 @@ def places(study, config, trained):
     ],
 )
 def test_mistakes_give_one_line_with_the_remedy(cli, places, words, said, monkeypatch):
-    from allocsearch.tuning import finetuning, harness
+    from allocsearch.tuning import harness, tracking
 
     # As where they are not installed, whether or not they are.
-    monkeypatch.setattr(finetuning, "is_wandb_available", lambda: False)
+    monkeypatch.setattr(tracking, "is_wandb_available", lambda: False)
     monkeypatch.setattr(harness, "find_spec", lambda _: None)
     refused = cli(*(word.format(**places) for word in words), code=2).stderr
     assert said in refused
