@@ -4,18 +4,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from allocsearch.markup import escaped
 from allocsearch.report import Report, Section
 from allocsearch.tables import Grid
-
-_MARKUP: Final = re.compile(r"([!-/:-@\[-`{-~])")
-_ENUMERATION: Final = re.compile(r"^(\d+)([.)])(?=\s|$)")
-_HARMLESS: Final = frozenset(".,:;()/%+='\"-?")
-"""Punctuation that means nothing within a line; at its start some of it does, and is escaped there."""
 
 
 def html(report: Report) -> str:
@@ -72,10 +68,3 @@ def _grid(grid: Grid) -> Iterator[str]:
         cells = row if place == 1 else tuple(escaped(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     yield "\n".join(lines)
-
-
-def escaped(text: str) -> str:
-    """One line of Markdown that shows `text` as it is: CommonMark takes a backslash before any ASCII punctuation as "not markup"."""
-    line = " ".join(text.split())
-    marked = _MARKUP.sub(lambda found: found[0] if found[0] in _HARMLESS and found.start() else f"\\{found[0]}", line)
-    return _ENUMERATION.sub(r"\1\\\2", marked)

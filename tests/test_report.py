@@ -20,6 +20,7 @@ from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed
 from allocsearch.evidence import evidence
 from allocsearch.figures import figures
+from allocsearch.markup import escaped
 from allocsearch.report import report
 from allocsearch.search import results
 from allocsearch.search.calibration import calibrate
@@ -213,7 +214,7 @@ def test_markdown_says_the_same_and_nothing_in_it_is_a_users_markup(told):
 
 @given(st.text(max_size=60))
 def test_escaped_markdown_shows_the_text_itself(text):
-    tokens = MarkdownIt("commonmark").enable("table").parse(page.escaped(text))
+    tokens = MarkdownIt("commonmark").enable("table").parse(escaped(text))
     wanted = " ".join(text.split()).replace("\0", "\ufffd")
     assert [token.type for token in tokens] == (["paragraph_open", "inline", "paragraph_close"] if wanted else [])
     if wanted:

@@ -19,7 +19,7 @@ class TaskSource:
     *choice* among the row's own texts (`label_column` and `choices_column`), or a *generation* with a text answer (`answer_column`).
 
     Attributes:
-        name: what tables and reports call the task.
+        name: what tables and reports call the task: one line.
         hub: id of a data set on the Hugging Face hub.
         config: the hub data set's configuration, such as `ARC-Easy`.
         revision: the hub data set's branch, tag or commit.
@@ -57,6 +57,8 @@ class TaskSource:
             object.__setattr__(self, "choices", tuple(self.choices))
         if self.max_rows is not None and self.max_rows < 1:
             raise InputError(f"`max_rows >= 1` must hold, but got {self.max_rows}")
+        if not self.name.strip() or not self.name.isprintable():
+            raise InputError(f"a task's name must be one line of printable characters, but got {self.name!r}")
         self._check_origin()
         if self.template is not None and not template_columns(self.template):
             raise InputError(f"a template must show at least one column, such as {{text}}, but got {self.template!r}")

@@ -1,4 +1,4 @@
-"""The model card: what was trained, what speaks for its allocation, and what does not."""
+"""The model card: what was trained, what speaks for its allocation, and what does not. What others named is text in it, never markup."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,7 +8,9 @@ from typing import Any, Final
 import yaml
 
 from allocsearch.builtin_models import BUILTIN_MODELS
+from allocsearch.core.allocation import Allocation
 from allocsearch.exported import ComparisonRecord, ConfirmationRecord, ExportedConfig
+from allocsearch.markup import escaped
 from allocsearch.tuning.evaluation import INTERVAL, Evaluation
 
 _PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "accelerate", "safetensors")
@@ -39,7 +41,7 @@ def card(exported: ExportedConfig, record: dict[str, Any], *, test: Evaluation |
     head = {"library_name": "peft", "tags": ["moe-lora", "allocsearch"], **({} if base is None else {"base_model": base})}
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"# MoE-LoRA adapter for {base or Path(exported.model.id).name}, trained on {record['task']}\n",
+        f"# MoE-LoRA adapter for {escaped(base or Path(exported.model.id).name)}, trained on {escaped(record['task'])}\n",
         _allocation(exported),
         _measured(test),
         _evidence(exported),
@@ -52,7 +54,7 @@ def card(exported: ExportedConfig, record: dict[str, Any], *, test: Evaluation |
 def _allocation(exported: ExportedConfig) -> str:
     routing, counted = exported.routing, exported.parameters
     return (
-        f"Experts per layer, bottom to top: `{exported.allocation}`, router `{routing.router}`, top-k {routing.top_k}; "
+        f"Experts per layer, bottom to top: `{Allocation.parse(exported.allocation)}`, router `{routing.router}`, top-k {routing.top_k}; "
         f"{counted.trainable:,} trainable parameters, at most {counted.active:,} active per token.\n"
     )
 
@@ -62,7 +64,7 @@ def _measured(test: Evaluation | None) -> str:
         return "## Test accuracy\n\nNot measured: `allocsearch evaluate` measures it.\n"
     low, high = test.interval
     return (
-        f"## Test accuracy\n\n{test.accuracy:.4f} [{low:.4f}, {high:.4f}] on {test.rows:,} test rows of {test.task}, "
+        f"## Test accuracy\n\n{test.accuracy:.4f} [{low:.4f}, {high:.4f}] on {test.rows:,} test rows of {escaped(test.task)}, "
         f"NLL {test.nll:.4f} nats per row. Interval: {INTERVAL}.\n"
     )
 
@@ -74,11 +76,11 @@ def _evidence(exported: ExportedConfig) -> str:
         "## Evidence for the allocation\n",
         f"The numbers of this section are of short trainings ({proxy.steps:,} steps on {proxy.train_rows:,} rows), not of this adapter.\n",
         (
-            f"- Found as trial {origin.trial} of study `{origin.name}` ({origin.trials} finished trials, space `{origin.space}`, "
-            f"proposed by `{origin.origin}`); picked: {exported.picked}."
+            f"- Found as trial {origin.trial} of study {escaped(origin.name)} ({origin.trials} finished trials, "
+            f"space {escaped(origin.space)}, proposed by {escaped(origin.origin)}); picked: {escaped(exported.picked)}."
         ),
         f"- Accuracy on the {score.split} split: {score.accuracy:.4f} [{low:.4f}, {high:.4f}], NLL {score.nll:.4f}, {score.rows:,} rows, "
-        f"seeds {list(score.seeds)}. Interval: {score.interval_kind}."
+        f"seeds {list(score.seeds)}. Interval: {escaped(score.interval_kind)}."
         + (" It was picked by this number, which is therefore biased upwards." if score.selection_biased else ""),
     ]
     if score.frozen_base_accuracy is not None:
@@ -92,7 +94,7 @@ def _confirmation(found: ConfirmationRecord) -> list[str]:
     return [
         (
             f"- Confirmed on {found.rows:,} test rows with the fresh seeds {list(found.seeds)}: {found.accuracy:.4f} "
-            f"[{low:.4f}, {high:.4f}], NLL {found.nll:.4f}. Interval: {found.interval_kind}.\n"
+            f"[{low:.4f}, {high:.4f}], NLL {found.nll:.4f}. Interval: {escaped(found.interval_kind)}.\n"
         ),
         "| against | its trainable parameters | lead in accuracy | interval | adjusted p | verdict | covers seeds |",
         "|---|---|---|---|---|---|---|",
@@ -104,14 +106,17 @@ def _row(each: ComparisonRecord) -> str:
     low, high = each.interval
     covers = "yes" if each.covers_seeds else "no"
     return (
-        f"| {each.against} | {each.trainable:,} | {each.difference:+.4f} | [{low:+.4f}, {high:+.4f}] | {each.p_adjusted:.3f} | "
+        f"| {escaped(each.against)} | {each.trainable:,} | {each.difference:+.4f} | [{low:+.4f}, {high:+.4f}] | {each.p_adjusted:.3f} | "
         f"{each.verdict} | {covers} |"
     )
 
 
 def _training(record: dict[str, Any]) -> str:
     done = {key: value for key, value in record["done"].items() if key not in {"adapter", "test"}}
-    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in {**record["settings"], **done, **record["versions"]}.items()]
+    rows = [
+        f"| {escaped(key.replace('_', ' '))} | {escaped(str(value))} |"
+        for key, value in {**record["settings"], **done, **record["versions"]}.items()
+    ]
     return "\n".join(["## Training\n", "| | |", "|---|---|", *rows]) + "\n"
 
 

@@ -19,6 +19,9 @@ def test_good_sources():
 
 BAD = [
     ({"name": "mine"}, "must give `hub` or `path`, or be one of sentence-polarity, but got 'mine' alone"),
+    ({**CHOICE, "name": "a\n# b"}, "must be one line of printable characters, but got 'a\\n# b'"),
+    ({**CHOICE, "name": "a\u202eb"}, "must be one line of printable characters"),
+    ({**CHOICE, "name": " "}, "must be one line of printable characters"),
     ({**CHOICE, "hub": "x"}, "must have one origin"),
     ({**CHOICE, "max_rows": 0}, "`max_rows >= 1` must hold"),
     ({**CHOICE, "config": "c"}, "`config` belongs to a task with `hub`"),

@@ -1,5 +1,6 @@
 """What a training leaves and what it refuses: the card, trackers, checkpoints, the hub, lm-eval, an encoder."""
 
+import copy
 import json
 import sys
 from dataclasses import replace
@@ -8,14 +9,15 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from allocsearch.core.errors import InputError
-from allocsearch.exported import ConfirmationRecord
+from allocsearch.exported import ExportedConfig
 from allocsearch.training import checkpoint
 from allocsearch.training.tasks import load_task
 from allocsearch.tuning import publishing, sources
 from allocsearch.tuning.card import card, versions
-from allocsearch.tuning.evaluation import evaluate
+from allocsearch.tuning.evaluation import Evaluation, evaluate
 from allocsearch.tuning.finetuning import Request, train
 from allocsearch.tuning.harness import harness
 from allocsearch.tuning.settings import Settings
@@ -45,30 +47,60 @@ def request_of(tmp_path, study):
     return lambda **options: Request(found, sources.task_of(str(study), found), SETTINGS, tmp_path / "adapter", **options)
 
 
-def test_the_card_carries_the_confirmation(request_of):
-    request = request_of()
-    comparison = {
-        "against": "lora", "trainable": 123_456, "difference": 0.0123, "interval": (-0.01, 0.03), "p_adjusted": 0.4,
-        "verdict": "not distinguishable", "covers_seeds": True,
-    }  # fmt: skip
-    confirmation = ConfirmationRecord.model_validate(
-        {
-            "accuracy": 0.8125,
-            "interval": (0.78, 0.84),
-            "interval_kind": "over rows",
-            "nll": 0.5,
-            "rows": 800,
-            "seeds": (5, 6),
-            "comparisons": [comparison],
-        }
-    )
-    found = request.exported.model_copy(update={"confirmation": confirmation})
-    record = {"settings": SETTINGS.to_json(), "task": "reviews", "done": {"steps": 3}, "versions": versions()}
-    text = card(found, record, test=None)
+COMPARISON = {
+    "against": "lora", "trainable": 123_456, "difference": 0.0123, "interval": (-0.01, 0.03), "p_adjusted": 0.4,
+    "verdict": "not distinguishable", "covers_seeds": True,
+}  # fmt: skip
+CONFIRMATION = {
+    "accuracy": 0.8125, "interval": (0.78, 0.84), "interval_kind": "over rows", "nll": 0.5, "rows": 800, "seeds": (5, 6),
+    "comparisons": [COMPARISON],
+}  # fmt: skip
+HOSTILE = "x`\n# owned\n\n<script>alert(1)</script> | ![i](http://evil.example/i) [go](http://evil.example)\n---\n"
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory, write_study):
+    """An exported config with a confirmation, as a document."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    found = exported(folder, write_study(folder / "study.yaml", trials=1, warm_starts=["uniform"]))
+    return {**found.model_dump(by_alias=True, mode="json"), "confirmation": CONFIRMATION}
+
+
+def card_of(document, *, task="reviews", settings=None, test=None):
+    record = {"settings": settings or SETTINGS.to_json(), "task": task, "done": {"steps": 3}, "versions": versions()}
+    return card(ExportedConfig.model_validate(document), record, test=test)
+
+
+def test_the_card_carries_the_confirmation(confirmed):
+    text = card_of(confirmed)
     assert "0.8125 [0.7800, 0.8400]" in text
     assert "| lora | 123,456 | +0.0123 | [-0.0100, +0.0300] | 0.400 | not distinguishable | yes |" in text
     assert "Not measured" in text
     assert yaml.safe_load(text.split("---")[1]) == {"library_name": "peft", "tags": ["moe-lora", "allocsearch"]}, "a folder is no hub id"
+
+
+def outline(text):
+    """What a card consists of, without its words."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text.split("\n---\n", 1)[1])
+    return [token.type for token in tokens], [
+        child.type for token in tokens for child in token.children or () if not child.type.startswith("text")
+    ]
+
+
+def named(document, word):
+    """A card in which everything that somebody else may have named is `word`."""
+    document = copy.deepcopy(document)
+    for part, key in (("model", "id"), ("score", "interval_kind"), ("confirmation", "interval_kind"), ("study", "name"),
+                      ("study", "origin"), ("study", "space")):  # fmt: skip
+        document[part][key] = word
+    document["confirmation"]["comparisons"][0]["against"] = document["picked"] = word
+    document["allocation"] += " \n\n"
+    return card_of(document, task=word, settings={"dtype": word}, test=Evaluation(word, "", 1, 1.0, (0.0, 1.0), 0.0))
+
+
+def test_what_others_named_is_no_markup_in_the_card(confirmed):
+    assert outline(named(confirmed, HOSTILE)) == outline(named(confirmed, "plain"))
+    assert f"`{confirmed['allocation']}`" in named(confirmed, HOSTILE)
 
 
 def test_tensorboard_gets_every_step(request_of, tmp_path):
