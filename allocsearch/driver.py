@@ -44,7 +44,7 @@ def start(
     planned = plan(spec)
     catalog = Catalog(options.storage)
     if name in catalog.names():
-        raise _exists(catalog.record(name), spec)
+        raise _exists(catalog.record(name), spec, resume=options.command("resume", name))
     earlier = _transferred(planned, catalog)
     _warn(catalog, spec, say)
     evaluator, digests = prepare(spec, name, options, say)
@@ -141,17 +141,17 @@ def _warn(catalog: Catalog, spec: StudySpec, say: Say) -> None:
         say(f"note: {line}")
 
 
-def _exists(record: StudyRecord, spec: StudySpec) -> InputError:
+def _exists(record: StudyRecord, spec: StudySpec, *, resume: str) -> InputError:
     changes = specs.diff(record.spec, spec)
     changes = [change for change in changes if not change.startswith(("name:", "resources."))]
     if changes:
         return InputError(
             f"a new study needs a new name, but {record.name!r} exists with another spec ({shown(changes, limit=3)}): give --name, "
-            f"or continue that one with: allocsearch resume {record.name}"
+            f"or continue that one with: {resume}"
         )
     return InputError(
         f"study {record.name!r} exists already, with {record.num_trials - record.num_missing} of {record.num_trials} trials done: "
-        f"continue it with: allocsearch resume {record.name}"
+        f"continue it with: {resume}"
     )
 
 

@@ -146,7 +146,7 @@ class Run:
         name = str(self._ledger.reached)
         self._say(
             f"the study ends here with {done}, since `limits.{name}` of {getattr(self._ledger.limits, name):,} is reached; "
-            f"to go on, give more: allocsearch resume {self.name} --{name.replace('_', '-')} …"
+            f"to go on, give more: {self._options.command('resume', self.name)} --{name.replace('_', '-')} …"
         )
 
     def _keep_the_fronts_weights(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.commands import command
 from allocsearch.core.ports import Executor
 from allocsearch.home import home
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
@@ -33,6 +34,11 @@ class Options:
     artifacts: Path | None = None
     inline: bool = False
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
+
+    def command(self, *words: object) -> str:
+        """`allocsearch WORDS` with these options, to be typed next."""
+        mine = {"storage": self.storage, "workers": self.workers, "address": self.address, "artifacts": self.artifacts}
+        return command(*words, **mine, inline=self.inline, **self.resources.model_dump())
 
 
 class TooManyFailuresError(RuntimeError):

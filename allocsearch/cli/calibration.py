@@ -7,7 +7,7 @@ import typer
 from allocsearch import logs
 from allocsearch.cli.app import app, interrupted, print_json, say
 from allocsearch.cli.completing import study_names
-from allocsearch.cli.launch import STUDY_FILE, Launch, flags, launches, submit
+from allocsearch.cli.launch import STUDY_FILE, Launch, launches, submit
 from allocsearch.core.choices import Metric
 
 
@@ -31,21 +31,22 @@ def calibrate(
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
     from allocsearch import spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
     from allocsearch.calibrating import calibrating, scores_of  # noqa: PLC0415
+    from allocsearch.commands import flags  # noqa: PLC0415
     from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
 
     parsed = specs.load(study, {"budget": budget, "model": model, "task": task, "name": name})
     known = scores_of(parsed, one_shot=one_shot)  # before hours of training, not after them
     wanted = [each for each in known if scores or each == ONE_SHOT]
+    asked = {
+        "allocations": allocations,
+        "seeds": seeds,
+        "no_scores": not scores,
+        "one_shot": one_shot,
+        "metric": metric,
+        "margin": margin,
+    }
     if launch.submit is not None:
-        asked = {
-            "allocations": allocations,
-            "seeds": seeds,
-            "no_scores": not scores,
-            "one_shot": one_shot,
-            "metric": metric,
-            "margin": margin,
-        }
         submit(launch, parsed.name, ["calibrate", STUDY_FILE, *flags(asked)], spec=parsed)
     with (
         logs.about(study=parsed.name),
@@ -56,7 +57,9 @@ def calibrate(
                 terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
         except BaseException as error:
             if interrupted(error):
-                say(f"interrupted; everything is kept. Continue with: allocsearch calibrate {study}")
+                of_study = {"budget": budget, "model": model, "task": task, "name": name}
+                again = launch.command("calibrate", study, *flags({**of_study, **asked}))
+                say(f"interrupted; everything is kept. Continue with: {again}")
                 raise KeyboardInterrupt from error
             raise
         found = running.result(wanted)

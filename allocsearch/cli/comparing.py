@@ -28,6 +28,7 @@ def compare(
     """
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
     from allocsearch.calibrating import calibration_of  # noqa: PLC0415
+    from allocsearch.commands import command  # noqa: PLC0415
     from allocsearch.evidence import evidence  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
@@ -43,13 +44,12 @@ def compare(
     if found is not None:
         show_evidence(record, found, margin=margin, as_json=as_json)
         return
+    confirm = command("confirm", name, storage=storage)
     if catalog.companion(name, "confirmation") is not None:
-        raise InfeasibleError(f"trial {winner} ({pick}) must have been confirmed, but it has not: allocsearch confirm {name}")
+        raise InfeasibleError(f"trial {winner} ({pick}) must have been confirmed, but it has not: {confirm}")
     if margin is not None or against:
-        raise InfeasibleError(
-            f"a margin and other studies need results on the test rows, but {name!r} has none: allocsearch confirm {name}"
-        )
-    _compare_on_search_rows(record, pick=pick, metric=metric, noise=noise, as_json=as_json)
+        raise InfeasibleError(f"a margin and other studies need results on the test rows, but {name!r} has none: {confirm}")
+    _compare_on_search_rows(record, pick=pick, metric=metric, noise=noise, as_json=as_json, confirm=confirm)
 
 
 def show_evidence(record: Any, found: Any, *, margin: float | None, as_json: bool) -> None:
@@ -88,7 +88,7 @@ def _margin_line(found: Any, margin: float) -> str:
     return line if answer.remark is None else f"{line}; {answer.remark}"
 
 
-def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, as_json: bool) -> None:
+def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, as_json: bool, confirm: str) -> None:
     from allocsearch import tables, terminal, views  # noqa: PLC0415
     from allocsearch.search import comparison, results  # noqa: PLC0415
 
@@ -114,5 +114,5 @@ def _compare_on_search_rows(record: Any, *, pick: Any, metric: Any, noise: Any, 
         style="dim",
     )
     if not found[0].covers_seeds:
-        line = f"One seed cannot show its own noise, so p and interval leave it out: allocsearch calibrate {name}, or confirm {name}"
+        line = f"One seed cannot show its own noise, so p and interval leave it out: see allocsearch calibrate --help, or {confirm}"
         terminal.out.print(line, style="dim")

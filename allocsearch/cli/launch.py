@@ -1,7 +1,7 @@
 """What the commands that train trials have in common: their options, and `--submit`, which sends such a command to a cluster."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Annotated, Any, Final, NoReturn
@@ -47,6 +47,12 @@ class Launch:
         resources = ResourcesSpec(gpus=self.gpus, threads=self.threads, memory_gb=self.memory_gb)
         return Options(self.storage, self.workers, self.address, getattr(self, "artifacts", None), self.inline, resources)
 
+    def command(self, *words: object) -> str:
+        """`allocsearch WORDS` in the same place, to be typed next."""
+        from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+
+        return str(self.options.command(*words, *flags({"json": self.as_json})))
+
 
 @dataclass(frozen=True)
 class LongLaunch(Launch):
@@ -55,6 +61,13 @@ class LongLaunch(Launch):
     artifacts: Artifacts = None
     metrics_port: MetricsPort = None
     metrics_host: MetricsHost = LOOPBACK
+
+    def command(self, *words: object) -> str:
+        """Watched as this one."""
+        from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+
+        host = None if self.metrics_port is None or self.metrics_host == LOOPBACK else self.metrics_host
+        return super().command(*words, *flags({"metrics_port": self.metrics_port, "metrics_host": host}))
 
 
 def launches(command: Callable[..., None]) -> Callable[..., None]:
@@ -102,19 +115,10 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
     raise typer.Exit(code)
 
 
-def flags(given: Mapping[str, object]) -> list[str]:
-    """`{"max_seeds": 3}` as `--max-seeds 3`; what is None, or a switch that is off, is left out."""
-    found: list[str] = []
-    for name, value in given.items():
-        if value is None or value is False:
-            continue
-        found.append(f"--{name.replace('_', '-')}")
-        found += [] if value is True else [str(value)]
-    return found
-
-
 def _shared(launch: Launch) -> list[str]:
     """The shared options as the head gets them. It joins its own cluster."""
+    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+
     left_out = {"address", "submit", "inline", "as_json"}
     given = {field.name: getattr(launch, field.name) for field in fields(launch) if field.name not in left_out}
     if given.get("artifacts") is not None:

@@ -45,7 +45,7 @@ def status(
     if as_json:
         print_json(found)
     else:
-        _show_status(found)
+        _show_status(found, storage)
 
 
 def _show_names(names: list[str], *, as_json: bool) -> None:
@@ -57,8 +57,9 @@ def _show_names(names: list[str], *, as_json: bool) -> None:
         say("no study yet; start one with: allocsearch run --budget 8M-params")
 
 
-def _show_status(found: dict[str, Any]) -> None:
+def _show_status(found: dict[str, Any], storage: str | None) -> None:
     from allocsearch import terminal  # noqa: PLC0415
+    from allocsearch.commands import command  # noqa: PLC0415
 
     counts, best = found["counts"], found["best"]
     rows = [[state, counts[state]] for state in counts]
@@ -80,7 +81,7 @@ def _show_status(found: dict[str, Any]) -> None:
     if found["driver"] is not None:
         say(f"{found['driver']} is running it")
     elif not found["complete"]:
-        say(f"no driver is running it; continue with: allocsearch resume {found['study']}")
+        say(f"no driver is running it; continue with: {command('resume', found['study'], storage=storage)}")
 
 
 def _spending(found: dict[str, Any]) -> Iterator[str]:
@@ -109,6 +110,7 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     """The Pareto front of accuracy against trainable parameters."""
     from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+    from allocsearch.commands import command  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
     record = Catalog(storage).record(name)
@@ -118,7 +120,8 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     points = results.pareto(record.trials, record.spec.metric)
     if not points:
         raise InfeasibleError(
-            f"study {name!r} must have a finished trial to show a front, but it has none yet: see allocsearch status {name}"
+            f"study {name!r} must have a finished trial to show a front, but it has none yet: "
+            f"see {command('status', name, storage=storage)}"
         )
     drawn = terminal.out.is_terminal  # what a program reads keeps to one line a trial
     terminal.out.print(terminal.front_table(points, title=f"{name}: Pareto front on the search split", bars=drawn))

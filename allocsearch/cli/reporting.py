@@ -21,6 +21,7 @@ def report(
     """Write a study as one file that needs no network: figures, comparison, spec, environment. Works while the study runs."""
     from allocsearch import page  # noqa: PLC0415 - imports Plotly
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
+    from allocsearch.commands import command  # noqa: PLC0415
     from allocsearch.formats.writing import write_text  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
     from allocsearch.telling import tell  # noqa: PLC0415 - imports torch
@@ -28,7 +29,8 @@ def report(
     catalog = Catalog(storage)
     record = catalog.record(name)
     if not results.points(record.trials):
-        raise InfeasibleError(f"study {name!r} must have a finished trial to report, but it has none yet: see allocsearch status {name}")
+        see = command("status", name, storage=storage)
+        raise InfeasibleError(f"study {name!r} must have a finished trial to report, but it has none yet: see {see}")
     told = tell(catalog, record, pick=pick)
     path = output or Path(f"{name}.{form}".replace("/", "-"))
     write_text(page.html(told) if form == "html" else page.markdown(told), path)

@@ -7,7 +7,7 @@ import typer
 from allocsearch import logs
 from allocsearch.cli.app import Name, app, interrupted, print_json, say
 from allocsearch.cli.completing import model_names, space_names, study_names
-from allocsearch.cli.launch import STUDY_FILE, LongLaunch, flags, launches, submit
+from allocsearch.cli.launch import STUDY_FILE, LongLaunch, launches, submit
 from allocsearch.core.choices import Objective, Sampler
 from allocsearch.core.errors import InfeasibleError, LostLeaseError
 from allocsearch.metrics import Meter, metered
@@ -50,10 +50,9 @@ def run(
         return
     if launch.submit is not None:
         submit(launch, name, ["run", STUDY_FILE], spec=parsed)
-    done = _finished_before(driver, parsed, name, launch.storage)
-    if done is not None:
+    if _finished_before(driver, parsed, name, launch.storage):
         say(f"study {name!r} of the same spec is finished already; this is its result")
-        _show_result(done, name, as_json=launch.as_json)
+        _show_result(launch, name)
         return
     source = driver.source_of(study, overrides)
     with (
@@ -61,7 +60,7 @@ def run(
         metered(launch.metrics_port, launch.metrics_host) as meter,
         driver.start(parsed, source=source, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=parsed.trials, storage=launch.storage, as_json=launch.as_json)
+        _drive(running, meter, launch, num_trials=parsed.trials, again=["resume", name])
 
 
 @app.command(epilog="Example: allocsearch resume quickstart")
@@ -77,9 +76,11 @@ def resume(
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
     spending = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours, "max_tokens": max_tokens}
+    from allocsearch import driver  # noqa: PLC0415 - imports torch
+    from allocsearch.commands import flags  # noqa: PLC0415
+
     if launch.submit is not None:
         submit(launch, name, ["resume", name, *flags({"trials": trials, **spending})])
-    from allocsearch import driver  # noqa: PLC0415 - imports torch
 
     limits = {key: value for key, value in spending.items() if value is not None}
     with (
@@ -87,7 +88,7 @@ def resume(
         metered(launch.metrics_port, launch.metrics_host) as meter,
         driver.resume(name, num_trials=trials, limits=limits, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=running.record.num_trials, storage=launch.storage, as_json=launch.as_json)
+        _drive(running, meter, launch, num_trials=running.record.num_trials, again=["resume", name])
 
 
 @app.command(epilog="Example: allocsearch confirm quickstart --seeds 3")
@@ -107,23 +108,24 @@ def confirm(
 ) -> None:
     """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
     given = {"candidates": candidates, "seeds": seeds, "random_trials": random_trials, "margin": margin}
-    if launch.submit is not None:
-        submit(launch, name, ["confirm", name, *flags(given)])
     from allocsearch import driver  # noqa: PLC0415 - imports torch
+    from allocsearch.commands import flags  # noqa: PLC0415
     from allocsearch.spec import ConfirmationSpec  # noqa: PLC0415
 
+    words = ["confirm", name, *flags(given)]
+    if launch.submit is not None:
+        submit(launch, name, words)
     wanted = ConfirmationSpec.model_validate(given)
     with (
         logs.about(study=name),
         metered(launch.metrics_port, launch.metrics_host) as meter,
         driver.resume(name, confirmation=wanted, options=launch.options, say=say) as running,
     ):
-        _drive(running, meter, num_trials=running.record.num_trials, storage=launch.storage, as_json=launch.as_json, search=False)
+        _drive(running, meter, launch, num_trials=running.record.num_trials, again=words, search=False)
 
 
-def _drive(running: Any, meter: Meter, *, num_trials: int, storage: str | None, as_json: bool, search: bool = True) -> None:
+def _drive(running: Any, meter: Meter, launch: LongLaunch, *, num_trials: int, again: list[str], search: bool = True) -> None:
     from allocsearch import terminal  # noqa: PLC0415
-    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
     meter.begin(running.name, running.trials, target=num_trials)
     try:
@@ -137,27 +139,32 @@ def _drive(running: Any, meter: Meter, *, num_trials: int, storage: str | None, 
             meter.count(staged.trial, stage=staged.stage)
     except BaseException as error:
         if interrupted(error):
-            say(f"interrupted; everything is kept. Continue with: allocsearch resume {running.name}")
+            say(f"interrupted; everything is kept. Continue with: {launch.command(*again)}")
             raise KeyboardInterrupt from error
         if isinstance(error, Exception) and not isinstance(error, InfeasibleError | LostLeaseError):
-            say(f"paused; everything is kept. After mending the cause: allocsearch resume {running.name}")
+            say(f"paused; everything is kept. After mending the cause: {launch.command(*again)}")
         raise
-    _show_result(Catalog(storage), running.name, as_json=as_json)
+    _show_result(launch, running.name)
 
 
-def _show_result(catalog: Any, name: str, *, as_json: bool) -> None:
+def _show_result(launch: LongLaunch, name: str) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
+    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
     from allocsearch.cli.comparing import show_evidence  # noqa: PLC0415
+    from allocsearch.commands import command  # noqa: PLC0415
     from allocsearch.evidence import evidence, evidence_json  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
+    catalog = Catalog(launch.storage)
     record = catalog.record(name)
     points = results.pareto(record.trials, record.spec.metric)
     if not points:
-        raise InfeasibleError(f"a result needs a finished trial, but study {name!r} has none: see allocsearch status {name}")
+        raise InfeasibleError(
+            f"a result needs a finished trial, but study {name!r} has none: see {command('status', name, storage=launch.storage)}"
+        )
     winner, margin = results.picked(record.trials, "best", record.spec.metric), record.confirmation.margin
     found = evidence(catalog, record, trial=winner.trial.number, margin=None if margin is None else margin / 100)
-    if as_json:
+    if launch.as_json:
         proof = None if found is None else evidence_json(record, found)
         why = results.reason("best", winner, record.trials, record.spec.metric)
         print_json({**views.front_json(record), "winner": views.point_json(winner), "why": why, "evidence": proof})
@@ -169,10 +176,11 @@ def _show_result(catalog: Any, name: str, *, as_json: bool) -> None:
     if record.base is not None:
         terminal.out.print(f"  the frozen base scores {record.base.accuracy:.3f} on the same rows", markup=False)
     if found is None:
-        terminal.out.print(f"\nto be sure of it: allocsearch confirm {name}", markup=False)
+        terminal.out.print(f"\nto be sure of it: {launch.command('confirm', name)}", markup=False)
     else:
         show_evidence(record, found, margin=margin, as_json=False)
-    terminal.out.print(f"next: allocsearch export {name} --format peft -o best", markup=False)
+    export = command("export", name, "--format", "peft", "-o", "best", storage=launch.storage, artifacts=launch.artifacts)
+    terminal.out.print(f"next: {export}", markup=False)
 
 
 def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
@@ -211,9 +219,9 @@ def _show_plan(parsed: Any, name: str, options: Any, *, as_json: bool) -> None:
     terminal.out.print(terminal.rows_table("", ["proposal", "trainable", "active", "allocation"], rows))
 
 
-def _finished_before(driver: Any, parsed: Any, name: str, storage: str | None) -> Any:
-    """The catalog, where that very study has ended already."""
+def _finished_before(driver: Any, parsed: Any, name: str, storage: str | None) -> bool:
+    """Whether that very study has ended already."""
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
 
     catalog = Catalog(storage)
-    return catalog if name in catalog.names() and driver.is_finished(catalog.record(name), parsed) else None
+    return name in catalog.names() and bool(driver.is_finished(catalog.record(name), parsed))

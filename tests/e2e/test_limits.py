@@ -6,7 +6,7 @@ def test_a_search_ends_at_its_limit_and_goes_on_with_a_raised_one(cli, tiny_stud
     path = tiny_study(**wanted, limits={"max_tokens": 1})
     result = cli("run", path, "--inline")
     assert "the study ends here with 1 of 4 trials, since `limits.max_tokens` of 1 is reached" in result.stderr
-    assert "allocsearch resume tiny --max-tokens" in result.stderr
+    assert "allocsearch resume tiny --inline --max-tokens …" in result.stderr
     assert "winner: trial 0" in result.stdout
     found = cli.json("status", "tiny")
     assert (found["counts"]["finished"], found["complete"], found["limits"]["max_tokens"]) == (1, False, 1)
