@@ -11,6 +11,9 @@ from tests.faults.driver import Moments, begin, spec
 
 _PATIENCE_SECONDS = 240
 _RESTARTS = 4
+# Drivers are forked from a process that has no threads and has imported what takes seconds.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["torch", "tests.faults.driver"])
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Bench:
     def start_driver(self):
         """Another; its log is appended to the same file."""
         arguments = (self.postgres.url, self.name, self.seed, str(self.folder), self._address)
-        process = multiprocessing.get_context("forkserver").Process(target=begin, args=arguments)
+        process = _processes.Process(target=begin, args=arguments)
         process.start()
         self.drivers.append(process)
 

@@ -107,6 +107,7 @@ def confirm(study, beside, run):
 
 def begin(url, name, seed, folder, ray_address):
     """As a process of its own, whose exit code says how it ended."""
+    os.setsid()  # else it would wake from SIGSTOP where the shell that began all this ends
     os.environ["ALLOCSEARCH_LEASE_SECONDS"] = str(LEASE_SECONDS)
     log = os.open(Path(folder) / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(log, 1)

@@ -1,6 +1,5 @@
 """How each party is struck. A strike signals on entry, and on exit undoes what it did: the fault lasts as long as its `with` block."""
 
-import os
 import random
 import signal
 import time
@@ -35,13 +34,13 @@ class Aim:
 @contextmanager
 def driver(bench, how, aim):
     """It is stopped for longer than its lease lasts: another takes over, and then it wakes up."""
-    pid = bench.drivers[0].pid
-    os.kill(pid, {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "restart": signal.SIGINT}[how])
-    yield pid
+    process = psutil.Process(bench.drivers[0].pid)
+    _send(process, {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "restart": signal.SIGINT}[how])
+    yield process.pid
     if how == "stop":
         bench.start_driver()
         time.sleep(LEASE_SECONDS + aim.away)
-        os.kill(pid, signal.SIGCONT)
+        _send(process, signal.SIGCONT)
 
 
 @contextmanager
