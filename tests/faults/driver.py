@@ -14,6 +14,7 @@ from pathlib import Path
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.inline_executor import InlineExecutor
+from allocsearch.cli.app import interrupted
 from allocsearch.cli.interrupts import in_two_steps
 from allocsearch.core.errors import InputError, LostLeaseError
 from allocsearch.core.trial import RungScore
@@ -113,12 +114,13 @@ def begin(url, name, seed, folder, ray_address):
     os.dup2(log, 1)
     os.dup2(log, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs begin with it ignored
-    code = INTERRUPTED
     try:
         with in_two_steps():
             code = drive(url, name, seed, folder, ray_address)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+    except BaseException as error:
+        if not interrupted(error):  # as the command line looks at it
+            raise
+        code = INTERRUPTED
     sys.exit(code)
 
 
