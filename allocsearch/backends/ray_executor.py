@@ -9,7 +9,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, Final
 
 from allocsearch.backends.ray_session import refuse_ray_client, session  # before Ray: it sets what Ray reads when it is imported
@@ -30,7 +29,7 @@ from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
 
-_JOIN_SECONDS: Final = 2
+_JOIN_SECONDS: Final = 10
 _MOST_WORKERS: Final = 4096
 
 
@@ -64,20 +63,21 @@ class RayExecutor:
         """
         with (
             tempfile.TemporaryDirectory(prefix="allocsearch-", ignore_cleanup_errors=True) as folder,
-            ExitStack() as after_the_session,
             session(num_cpus=self._num_cpus(), address=self._address),
         ):
             resources = self._checked_resources()
             host = _host(scheduler, study)
             searcher = StudySearcher(study, host, Room(resources))
-            tuner = _tuner(searcher, evaluator, resources, referee=None if host is None else host.referee, folder=folder)
+            actors = _Actors()
+            tuner = _tuner(searcher, evaluator, resources, referee=None if host is None else host.referee, folder=folder, actors=actors)
             fitting = threading.Thread(target=_fit, args=(tuner, searcher), name="ray-tune", daemon=True)
             fitting.start()
-            after_the_session.callback(fitting.join, _JOIN_SECONDS)  # Tune must not write to a folder that is gone
             try:
                 yield from searcher.told(fitting)
             finally:
                 searcher.stopper.stop()
+                actors.kill()
+                fitting.join(_JOIN_SECONDS)  # Ray ends a process one of whose threads calls it after its session
                 if host is not None:
                     host.close()
 
@@ -106,7 +106,33 @@ def _room_line(nodes: Sequence[Mapping[str, Any]], resources: Resources) -> str:
     return f"the cluster has room for {num_trials} trials at a time ({resources} each) on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
 
 
-def _tuner(searcher: StudySearcher, evaluator: Evaluator, resources: Resources, *, referee: Referee | None, folder: str) -> tune.Tuner:
+class _Actors(tune.Callback):
+    """The actors of the workers, to be ended at once: Tune itself would wait for what they are doing."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Any] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002 - Tune's signature
+        """Remember whose trial it is; one actor has many, one after another."""
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            self._by_id[actor._ray_actor_id.hex()] = actor  # noqa: SLF001 - handles of one actor differ
+
+    def kill(self) -> None:
+        """All of them, dead ones too."""
+        for actor in list(self._by_id.values()):
+            ray.kill(actor)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Actors":
+        return self  # Tune copies its configuration, and these must stay the same ones
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes its configuration down for a restore that is never made
+
+
+def _tuner(
+    searcher: StudySearcher, evaluator: Evaluator, resources: Resources, *, referee: Referee | None, folder: str, actors: _Actors
+) -> tune.Tuner:
     versions = package_versions()
     trainable = tune.with_parameters(_Worker, evaluator=evaluator, resources=resources, referee=referee, versions=versions)
     return tune.Tuner(
@@ -119,6 +145,7 @@ def _tuner(searcher: StudySearcher, evaluator: Evaluator, resources: Resources, 
             storage_path=folder,
             verbose=0,
             stop=searcher.stopper,
+            callbacks=[actors],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,12 @@ def greedy(assignment, report):
     return measured(assignment)
 
 
+def endless(assignment, report):
+    """All but trial 0 train on and on."""
+    time.sleep(600 if assignment.number else 0)
+    return measured(assignment)
+
+
 class Loading:
     """Loads something heavy on first use, as the real evaluator does."""
 
@@ -189,6 +196,16 @@ class TestRay(ExecutorCases):
         while ray.util.list_named_actors() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert ray.util.list_named_actors() == []
+
+    def test_a_closed_run_waits_for_no_trial_and_leaves_nobody_who_would_still_call_ray(self, desk, executor):
+        """Ray ends a process, with exit code 1, one of whose threads calls it when its session is over."""
+        desk.create(trials=8, limits={"max_attempts": 5})
+        study = desk.open()
+        running = executor.run(study, endless)
+        next(running)
+        running.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "ray-tune"]
+        assert [trial.number for trial in study.trials() if trial.outcome is not None] == [0]
 
     def test_a_trial_beyond_its_memory_is_its_own_error_and_kills_nobody(self, desk, ray_session):
         from allocsearch.backends.ray_executor import RayExecutor

@@ -9,6 +9,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -70,10 +71,15 @@ def tried(fault, index, server, cluster):
     """The line of results that it leaves."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         started = time.monotonic()
-        bench = Bench(server, Path(folder) / "bench", f"fault-{index}-{os.getpid()}", seed=index, cluster=cluster)
+        bench = Bench(server, Path(folder) / "bench", f"fault-{index}-{os.getpid()}", index=index, cluster=cluster)
         found = bench.run(fault)
         said = (bench.folder / "log").read_text()[-2000:] if found["wrong"] else ""
-    return {"index": index, "fault": str(fault), **found, "seconds": round(time.monotonic() - started, 1), "log": said}
+    return {"index": index, "fault": str(fault), "commit": commit(), **found, "seconds": round(time.monotonic() - started, 1), "log": said}
+
+
+def commit():
+    """Of the sources; empty where they are no checkout."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def lines(path):

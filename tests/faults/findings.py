@@ -2,7 +2,6 @@
 
 import functools
 import tempfile
-from contextlib import contextmanager
 
 import optuna
 from optuna.trial import TrialState
@@ -15,12 +14,13 @@ from tests.faults.driver import FENCED, INTERRUPTED, TRIALS, confirm, spec
 
 def wrong(url, name, seed, *, before):
     """What is not as it must be, in words; nothing where all is. `before` are the trials that had ended when the fault was over."""
-    stored, beside = _stored(url, name), _stored(url, f"{name}/confirmation")
+    there_now = _stored(url, name, _confirmation(name))
+    stored, beside = there_now.values()
     found = []
     if [trial.number for trial in stored] != list(range(TRIALS)):
         found.append(f"the numbers are {[trial.number for trial in stored]}")
     found += [f"trial {trial.number} is {trial.state.name}" for trial in [*stored, *beside] if trial.state != TrialState.COMPLETE]
-    now = {(own, trial.number): _end(trial) for own, trials in ((name, stored), (f"{name}/confirmation", beside)) for trial in trials}
+    now = {(own, trial.number): _end(trial) for own, trials in there_now.items() for trial in trials}
     found += [f"trial {key} had ended and was ended again" for key, end in before.items() if now.get(key) != end]
     catalog = Catalog(url)
     record = catalog.record(name)
@@ -43,8 +43,8 @@ def wrong_end(fault, hit, codes, log):
 
 def ended(url, name):
     """The trials that have ended, and how and when."""
-    there = [own for own in (name, f"{name}/confirmation") if own in _names(url)]
-    return {(own, trial.number): _end(trial) for own in there for trial in _stored(url, own) if trial.state.is_finished()}
+    found = _stored(url, name, _confirmation(name))
+    return {(own, trial.number): _end(trial) for own, trials in found.items() for trial in trials if trial.state.is_finished()}
 
 
 def outcome(catalog, name):
@@ -54,7 +54,10 @@ def outcome(catalog, name):
     for trial in trials:
         register.put(trial)
     front = [(trial.number, trial.outcome.accuracy, trial.cost.trainable) for trial in register.front]
-    confirmed = [(str(trial.assignment.allocation), trial.assignment.seeds, trial.outcome and trial.outcome.nll) for trial in beside.trials]
+    confirmed = [
+        (str(trial.assignment.allocation), trial.assignment.seeds, trial.outcome and trial.outcome.nll)
+        for trial in (beside.trials if beside else ())
+    ]
     return [str(trial.assignment.allocation) for trial in trials], front, confirmed
 
 
@@ -75,22 +78,16 @@ def _end(trial):
     return trial.state, trial.values, trial.datetime_complete
 
 
-def _names(url):
-    with _reading(url) as storage:
-        return optuna.get_all_study_names(storage)
+def _confirmation(name):
+    return f"{name}/confirmation"
 
 
-def _stored(url, name):
-    """As a user's plain Optuna shows them; none where there is no such study."""
-    with _reading(url) as storage:
-        return optuna.load_study(study_name=name, storage=storage).trials if name in optuna.get_all_study_names(storage) else []
-
-
-@contextmanager
-def _reading(url):
+def _stored(url, *names):
+    """As a user's plain Optuna shows them; no trials where there is no such study."""
     storage = optuna.storages.RDBStorage(url)
     try:
-        yield storage
+        there = optuna.get_all_study_names(storage)
+        return {name: optuna.load_study(study_name=name, storage=storage).trials if name in there else [] for name in names}
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -17,15 +17,15 @@ _RAY_SECONDS = {**_SECONDS, "training": 0.4, "confirming": 0.4, "rung": 0.1}
 
 @dataclass(frozen=True)
 class Aim:
-    """At which trial, how far into the moment, and for how long; all from the seed."""
+    """At which trial, how far into the moment, and for how long; all from the fault's index."""
 
     number: int
     delay: float
     away: float
 
     @classmethod
-    def of(cls, fault, seed):
-        rng = random.Random(f"{seed}/{fault}")
+    def of(cls, fault, index):
+        rng = random.Random(f"{index}/{fault}")
         number = rng.randrange(3) if fault.when == "confirming" else rng.randrange(1, TRIALS - 1)
         seconds = (_SECONDS if fault.where == "inline" else _RAY_SECONDS)[fault.when]
         return cls(number, rng.uniform(0, 0.9 * seconds), rng.uniform(*_AWAY_SECONDS))

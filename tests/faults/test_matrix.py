@@ -19,7 +19,7 @@ SHORT = [
 @pytest.mark.parametrize("fault", SHORT, ids=str)
 def test_a_struck_study_ends_as_an_undisturbed_one(fault, postgres, tmp_path):
     index = faults().index(fault)
-    found = Bench(postgres, tmp_path / "bench", f"struck-{index}-{os.getpid()}", seed=index).run(fault)
+    found = Bench(postgres, tmp_path / "bench", f"struck-{index}-{os.getpid()}", index=index).run(fault)
     assert found["struck"], "the moment to strike did not come"
     assert found["wrong"] == [], (tmp_path / "bench" / "log").read_text()
 
