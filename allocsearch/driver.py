@@ -67,7 +67,8 @@ def resume(
 ) -> Iterator[Run]:
     """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
 
-    `confirmation` takes the place of what the spec says of it, and so do `limits` on spending, by their names in the spec.
+    `confirmation` takes the place of what the spec says of it, but for a margin that it leaves open; so do `limits` on spending, by their
+    names in the spec.
 
     Raises:
         InputError: where there is no such study, another driver runs it, or the spec, the model or the data have changed.
@@ -79,6 +80,8 @@ def resume(
         raise InputError(
             f"`--trials` must be at least what has finished, but got {num_trials} with {record.num_trials - record.num_missing} done"
         )
+    if confirmation is not None and confirmation.margin is None:
+        confirmation = confirmation.model_copy(update={"margin": record.confirmation.margin})
     planned = plan(record.spec)
     evaluator, digests = prepare(record.spec, name, options, say)
     for key, digest in digests.items():

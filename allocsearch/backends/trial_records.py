@@ -1,6 +1,7 @@
 """How a trial stands in the database: the user attributes that `optuna.load_study` shows to anyone."""
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from allocsearch.search.ledger import Charge
 _BASE: Final = "frozen_base"
 _INFEASIBLE: Final = "infeasible"
 _MILLION: Final = 10**6
+_NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def start_attrs(assignment: Assignment, total: Cost, *, origin: str, share: float) -> dict[str, Any]:
@@ -109,14 +111,22 @@ def store_base_score(study: optuna.Study, base: SeedScore) -> None:
 
 
 def failure_report(failed: Iterable[Trial]) -> str:
-    """What failed or infeasible trials share: each reason with its count, most common first."""
+    """What failed or infeasible trials share; see `common`."""
     return common(trial.outcome.reason for trial in failed if isinstance(trial.outcome, Failed | Infeasible))
 
 
 def common(reasons: Iterable[str]) -> str:
-    """Each reason with its count, most common first."""
-    counts = Counter(reasons)
-    return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(3))
+    """The three most common reasons, each with its count. Those that differ only in numbers (steps, seeds, bytes) are one."""
+    alike: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for reason in reasons:
+        alike[_NUMBER.sub("#", reason)][reason] += 1
+    return "; ".join(map(_counted, sorted(alike.values(), key=Counter.total, reverse=True)[:3]))
+
+
+def _counted(reasons: Counter[str]) -> str:
+    [(example, same)] = reasons.most_common(1)
+    others = reasons.total() - same
+    return f"{reasons.total()} × {example}" + (f" ({others} with other numbers)" if others else "")
 
 
 def charges(frozen: Iterable[FrozenTrial]) -> tuple[Charge, ...]:

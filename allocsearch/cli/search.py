@@ -44,6 +44,9 @@ def run(
     parsed = specs.load(study, overrides)
     if margin is not None:
         parsed = parsed.model_copy(update={"confirmation": parsed.confirmation.model_copy(update={"margin": margin})})
+        if parsed.confirmation.candidates == 0:
+            confirm = launch.command("confirm", parsed.name)
+            say(f"note: a margin is for the test rows, and this study has no confirmation: it is kept for {confirm}")
     name = parsed.name
     if dry_run:
         _show_plan(parsed, name, launch.options, as_json=launch.as_json)
@@ -100,7 +103,10 @@ def confirm(
     candidates: Annotated[int, typer.Option(min=1, help="Allocations of the search to train anew, baselines not counted.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds for each.")] = 3,
     margin: Annotated[
-        float | None, typer.Option(min=0.01, max=99, help="Name the smallest allocation not worse than the winner by more points.")
+        float | None,
+        typer.Option(
+            min=0.01, max=99, help="Name the smallest allocation not worse than the winner by more points. Default: what `run` was given."
+        ),
     ] = None,
     random_trials: Annotated[
         int | None, typer.Option(min=0, help="Random allocations whose best is a baseline. Default: as many as the sampler proposed.")

@@ -7,6 +7,7 @@ import optuna
 import pytest
 import yaml
 
+from allocsearch.backends.catalog import Catalog
 from tests.e2e.conftest import Cli
 
 
@@ -118,6 +119,18 @@ def test_another_studys_winner_stands_beside_the_baselines(cli, confirmed, write
 def test_a_study_without_results_on_the_test_rows_says_how_to_get_them(cli, write_study):
     cli("run", write_study(cli.home / "plain.yaml", name="plain", trials=2), "--inline")
     assert "allocsearch confirm plain" in cli("compare", "plain", "--margin", 1, code=3).stderr
+
+
+def test_a_margin_given_to_the_search_is_kept_for_the_confirmation(cli, write_study):
+    proxy = {"train_rows": 32, "search_rows": 24, "test_rows": 30, "batch_size": 8, "dtype": "float32"}
+    study = write_study(cli.home / "kept.yaml", name="kept", trials=2, proxy=proxy)
+    ran = cli("run", study, "--margin", 60, "--inline")
+    [note] = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
+    assert note.endswith("allocsearch confirm kept --inline")
+    confirm = ["confirm", "kept", "--candidates", 2, "--seeds", 2, "--random-trials", 0, "--inline"]
+    for options, margin in (([], 60), (["--margin", 50], 50), ([], 50)):
+        cli(*confirm, *options)
+        assert Catalog(f"sqlite:///{cli.home}/studies.db").record("kept").confirmation.margin == margin
 
 
 def test_an_exported_config_carries_what_the_test_rows_said(cli, confirmed):
