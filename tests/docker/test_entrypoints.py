@@ -1,5 +1,6 @@
 """The commands of the images and of the compose file, run as plain processes: no container engine is needed to know that they work."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -87,9 +88,13 @@ def test_a_driver_keeps_the_database_from_the_node_that_it_starts(tmp_path, envi
     given = {**environment, "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}", "ALLOCSEARCH_STORAGE": "url", "RAY_HEAD": "head:6379"}
     run([FOLDER / "on-cluster", "resume", "quick start"], given)
     assert (tmp_path / "calls").read_text().splitlines() == [
+        "ray health-check --address head:6379 none none",
         "ray start --address=head:6379 --num-cpus=0 --num-gpus=0 --disable-usage-stats none none",
         f"allocsearch resume quick start {tmp_path}/url url",
     ]
+    (tmp_path / "ray").write_text("#!/bin/sh\nexit 1\n")
+    found = subprocess.run([FOLDER / "on-cluster", "status"], env={**given, "RAY_HEAD_TRIES": "1"}, capture_output=True, check=False)
+    assert (found.returncode, b"must answer at head:6379" in found.stderr) == (1, True)
     del given["RAY_HEAD"]
     assert subprocess.run([FOLDER / "on-cluster", "status"], env=given, capture_output=True, check=False).returncode != 0
 
@@ -107,24 +112,39 @@ def ray_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_cluster_with_a_token_lets_the_driver_in_and_nobody_else(ray_folder, environment):
-    """The head, its health check and a driver's doctor, with the compose file's own commands."""
+@pytest.fixture
+def start(ray_folder):
+    """Starts a service's command and ends it with the test."""
+    with contextlib.ExitStack() as running, (ray_folder / "log").open("w") as log:
+
+        def start(command, environment):
+            process = running.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            running.callback(process.terminate)
+            return process
+
+        yield start
+
+
+def test_a_cluster_with_a_token_lets_in_who_has_it_and_trains(ray_folder, environment, start, write_study):
+    """The head, its health check, a worker and a driver, with the compose file's own commands."""
     (ray_folder / "token").write_text("0123456789abcdef" * 3)
     port = free_port()
-    head = [part.replace("6379", str(port)) for part in SERVICES["ray-head"]["entrypoint"]]
-    head += ["--node-ip-address=127.0.0.1", f"--temp-dir={ray_folder}", "--object-store-memory=100000000"]
+    address = f"127.0.0.1:{port}"
+    here = ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+    head = [part.replace("6379", str(port)) for part in SERVICES["ray-head"]["entrypoint"]] + [*here, f"--temp-dir={ray_folder}"]
+    worker = [part.replace("ray-head:6379", address) for part in SERVICES["worker"]["entrypoint"]] + [*here, "--num-cpus=1"]
     check = [part.replace("6379", str(port)) for part in SERVICES["ray-head"]["healthcheck"]["test"][1:]]
-    inside = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_folder / "token")}
-    with (ray_folder / "log").open("w") as log, subprocess.Popen(head, env=inside, stdout=log, stderr=log) as running:
-        try:
-            succeeds(check, inside, running)
-            assert subprocess.run(check, env=environment, capture_output=True, check=False).returncode != 0  # without the token
-            address = f"127.0.0.1:{port}"
-            found = run([FOLDER / "on-cluster", "doctor", "--address", address, "--json"], {**inside, "RAY_HEAD": address})
-        finally:
-            running.terminate()
-    checks = {row["check"]: row for row in json.loads(found)["checks"]}
+    inside = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_folder / "token"), "RAY_HEAD": address}
+    succeeds(check, inside, start(head, inside))
+    assert subprocess.run(check, env=environment, capture_output=True, check=False).returncode != 0  # without the token
+    checks = {
+        row["check"]: row for row in json.loads(run([FOLDER / "on-cluster", "doctor", "--address", address, "--json"], inside))["checks"]
+    }
     assert checks["cluster"]["level"] == "ok"
     assert "2 nodes, 0 CPUs" in checks["cluster"]["found"]  # the head's and the driver's, on neither of which trials run
     assert checks["Ray login"]["level"] == "ok"
     assert checks["binds"]["level"] == "ok"
+    start(worker, {name: value for name, value in inside.items() if not name.startswith("ALLOCSEARCH_STORAGE")})
+    study = write_study(ray_folder / "study.yaml", trials=2)
+    run([FOLDER / "on-cluster", "run", study, "--address", address, "--workers", "1"], inside)
+    assert json.loads(run(["allocsearch", "status", "tiny", "--json"], inside))["counts"]["finished"] == 2
