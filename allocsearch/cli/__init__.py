@@ -1,5 +1,7 @@
 """The command line: documented exit codes, one line per error, no traceback."""
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -42,6 +44,7 @@ def _root(
 def main() -> None:
     """The entry point: documented exit codes, one line per error, no traceback."""
     code = 1
+    atexit.register(gc.freeze)  # an interpreter that ends looks for garbage among all that PyTorch and Ray brought: seconds, for nothing
     try:
         _check_plugins()
         with in_two_steps():

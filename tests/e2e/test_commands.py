@@ -121,3 +121,13 @@ def test_help_starts_without_the_engines():
     script = "import sys, allocsearch.cli; print([m for m in ('torch', 'ray', 'optuna', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_command_that_ends_looks_for_no_garbage():
+    """The interpreter would, through all that PyTorch and Ray brought."""
+    script = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 0)); "
+        "sys.argv = ['allocsearch', '--version']; from allocsearch.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
