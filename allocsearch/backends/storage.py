@@ -20,6 +20,15 @@ from allocsearch.core.errors import InputError
 from allocsearch.home import home
 
 _SQLITE_TIMEOUT_SECONDS: Final = 60
+_LIBPQ: Final = ("postgresql+psycopg", "postgresql+psycopg2")
+_VANISHED: Final = {
+    "connect_timeout": 10,  # seconds, for each of several hosts
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds, for what was sent and never acknowledged
+}
 _OPEN_ATTEMPTS: Final = 10
 _OPEN_PAUSE_SECONDS: Final = 0.2
 
@@ -118,7 +127,17 @@ def _made(url: str, options: dict[str, Any]) -> RDBStorage:
 
 def engine_options(url: URL) -> dict[str, Any]:
     """What SQLAlchemy's engine is to be made with."""
-    return {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}} if is_sqlite(url) else {"pool_pre_ping": True}
+    if is_sqlite(url):
+        return {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
+    return {"pool_pre_ping": True, "connect_args": _noticing(url)}
+
+
+def _noticing(url: URL) -> dict[str, int]:
+    """What makes libpq notice within half a minute that a host has vanished; TCP by itself may take hours. What `url` says goes before."""
+    if full_url(url).partition(":")[0] not in _LIBPQ:
+        return {}
+    set_elsewhere = {"connect_timeout"} if os.environ.get("PGCONNECT_TIMEOUT") else set()
+    return {key: value for key, value in _VANISHED.items() if key not in url.query and key not in set_elsewhere}
 
 
 def _check_tables(storage: RDBStorage, url: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.database_health import database
-from allocsearch.backends.storage import open_storage, storage_url
+from allocsearch.backends.storage import engine_options, open_storage, storage_url
 from allocsearch.backends.urls import holds_secret, parsed_url, shown_url
 from allocsearch.core.errors import InputError
 from tests.conformance.toy import Desk, finish, proposals_of, spec_of
@@ -66,6 +66,34 @@ def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url, says
 def test_what_a_server_itself_refuses_is_said(postgres_url):
     message = refusal(postgres_url.replace("postgres@/postgres", f"postgres:{SECRET}@/absent"))
     assert 'database "absent" does not exist' in message
+
+
+def parameters(url):
+    """What libpq was told of a real connection."""
+    storage = open_storage(url)
+    with storage.engine.connect() as connection:
+        return connection.connection.dbapi_connection.info.get_parameters()
+
+
+@pytest.mark.parametrize("drivername", ["postgresql", "postgresql+psycopg"])
+def test_a_server_that_vanishes_is_noticed_within_half_a_minute(postgres_url, monkeypatch, drivername):
+    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    found = parameters(postgres_url.replace("postgresql+psycopg", drivername))
+    assert found["connect_timeout"] == "10"
+    assert int(found["keepalives_idle"]) + int(found["keepalives_interval"]) * int(found["keepalives_count"]) == 30
+    assert found["tcp_user_timeout"] == "30000"
+
+
+def test_what_a_user_says_of_that_goes_before(postgres_url, monkeypatch):
+    found = parameters(f"{postgres_url}&tcp_user_timeout=5000&keepalives=0")
+    assert (found["tcp_user_timeout"], found["keepalives"]) == ("5000", "0")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "77")
+    assert parameters(postgres_url)["connect_timeout"] == "77"
+
+
+def test_a_driver_that_is_not_libpqs_is_not_told_of_it():
+    assert engine_options(parsed_url("postgresql+asyncpg://host/db")) == {"pool_pre_ping": True, "connect_args": {}}
+    assert engine_options(parsed_url("mysql+pymysql://host/db"))["connect_args"] == {}
 
 
 def test_a_file_that_is_no_database(tmp_path):
