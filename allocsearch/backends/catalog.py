@@ -8,6 +8,7 @@ from typing import Any, get_args
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Engine
 
 from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
@@ -61,7 +62,9 @@ class Catalog:
             try:
                 yield
             except optuna.exceptions.UpdateFinishedTrialError:
-                lease.confirm()  # somebody else ended the trial: Optuna looks at that before we look at the lease
+                self._lasting.read(
+                    lambda _: lease.confirm()
+                )  # somebody else ended the trial: Optuna looks at that before we look at the lease
                 raise
 
     def names(self) -> list[str]:
@@ -140,13 +143,17 @@ class Catalog:
             return results.pareto(self._promising(name, rows, spec, whole_front=True), spec.metric)
 
     def _driver(self, name: str) -> str | None:
-        holder = holder_of(self._storage.engine, name.partition("/")[0])
+        holder = self._lasting.read(lambda engine: holder_of(engine, name.partition("/")[0]))
         return None if holder is None else str(holder)
 
     def _short(self, study: optuna.Study, *also: str) -> tuple[list[Row], float]:
         study_id = study._study_id  # noqa: SLF001 - nothing public gives it
-        with self._storage.engine.connect() as connection:
-            return short_rows(connection, study_id, *also), wall_seconds(connection, study_id)
+
+        def look(engine: Engine) -> tuple[list[Row], float]:
+            with engine.connect() as connection:
+                return short_rows(connection, study_id, *also), wall_seconds(connection, study_id)
+
+        return self._lasting.read(look)
 
     def _kinds_beside(self, name: str) -> list[Companion]:
         there = set(optuna.get_all_study_names(self._lasting))

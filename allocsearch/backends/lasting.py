@@ -123,6 +123,10 @@ class LastingStorage(BaseStorage):
     ) -> list[FrozenTrial]:  # fmt: skip
         return self._call(lambda: self._storage.get_all_trials(study_id, deepcopy, states))
 
+    def read(self, look: Callable[[sa.Engine], _Found]) -> _Found:
+        """What `look` finds in the database beside Optuna's interface; it writes nothing."""
+        return self._call(lambda: look(self._storage.engine))
+
     def remove_session(self) -> None:
         self._storage.remove_session()
 

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 
 from allocsearch.backends import lasting
+from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.lasting import DatabaseAwayError, LastingStorage
 from allocsearch.backends.storage import open_storage
 from allocsearch.core.errors import InputError
@@ -47,6 +48,11 @@ def test_a_server_that_restarts_costs_a_run_nothing(desk, postgres):
     assert len({trial.user_attrs["allocation"] for trial in stored}) == 12
 
 
+def terminate(engine, pid):
+    with psycopg.connect(engine.url.render_as_string(hide_password=False).replace("+psycopg", "")) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
 class Cut:
     """Breaks the connection at the n-th commit from now on, before it or after it: the acknowledgement alone is lost."""
 
@@ -62,9 +68,7 @@ class Cut:
         self.done = True
         if self.committed:
             connection.connection.dbapi_connection.commit()
-        with psycopg.connect(self.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")) as other:
-            pid = connection.connection.dbapi_connection.info.backend_pid
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        terminate(self.engine, connection.connection.dbapi_connection.info.backend_pid)
 
 
 @pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
@@ -80,6 +84,33 @@ def test_a_commit_whose_word_is_lost_happens_once(desk, at, committed):
     assert cut.done
     finish(study)
     assert_whole(desk, 3)
+
+
+class CutAtEach:
+    """Breaks the connection the first time that each statement is about to be sent."""
+
+    def __init__(self, engine):
+        self.engine, self.statements = engine, []
+        event.listen(engine, "before_cursor_execute", self._cut)
+
+    def _cut(self, connection, _cursor, statement, *_):
+        if statement not in self.statements:
+            self.statements.append(statement)
+            terminate(self.engine, connection.connection.dbapi_connection.info.backend_pid)
+
+
+@pytest.mark.parametrize("reading", ["record", "glance"])
+def test_a_study_is_read_wherever_the_connection_breaks(desk, monkeypatch, reading):
+    monkeypatch.setattr(lasting, "_LONGEST_PAUSE_SECONDS", 0.001)
+    finish(desk.create(trials=2))
+    with Catalog(desk.url).driving(desk.name):
+        whole = getattr(Catalog(desk.url), reading)(desk.name)
+        catalog = Catalog(desk.url)
+        cut = CutAtEach(catalog._storage.engine)
+        assert getattr(catalog, reading)(desk.name) == whole
+    assert whole.driver is not None
+    assert any("allocsearch_leases" in statement for statement in cut.statements)
+    assert len(cut.statements) > 5
 
 
 def test_a_server_that_stays_away_is_named_in_one_line(desk, postgres, monkeypatch):
