@@ -1,10 +1,11 @@
 """Optuna's dashboard on a storage: for looking only, unless changes are allowed.
 
 The dashboard itself knows no login, and lets any page that the same browser shows change and delete studies. So nothing but reading gets
-through here, and only under the names that this server was bound to: a foreign name that resolves to this machine is a foreign page's.
+through here, and only under names of this server's own: a foreign name that resolves to this machine is a foreign page's.
 Where changes are allowed, they must come from the dashboard's own pages.
 """
 
+import socket
 import socketserver
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,11 +15,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from allocsearch.backends.storage import open_storage
 from allocsearch.core.errors import InputError
+from allocsearch.exposure import own_addresses
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0"})  # noqa: S104 - nothing is bound to it here
 _KEPT_APART: Final = (("X-Frame-Options", "DENY"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
@@ -43,21 +46,22 @@ def serve(url: str | None, *, host: str, port: int, say: Callable[[str], None], 
         raise InputError(f"the dashboard must be able to listen at {host}:{port}, but: {error.strerror}: give another --port") from error
     with server:
         what = "studies can be changed and deleted" if writable else "for looking only"
-        say(f"dashboard at http://{host}:{server.server_port}/, {what}; Ctrl-C ends it")
+        shown = next(iter(_own_addresses()), "localhost") if host in _EVERYWHERE else host
+        say(f"dashboard at http://{shown}:{server.server_port}/, {what}; Ctrl-C ends it")
         server.serve_forever()
 
 
 def guarded(application: Application, host: str, *, writable: bool = False) -> Application:
-    """`application`, but for requests under another name than `host` or loopback's, and for changes.
+    """`application`, but for requests under another name than those of `host` or loopback's, and for changes.
 
     With `writable`, changes get through that the browser says to come from a page of this very server. Browsers state the origin with
     every request that is not a GET or a HEAD; what states none is refused too.
     """
-    names = _LOOPBACK | {host}
+    names = names_of(host)
 
     def answer(environment: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         if _name(environment.get("HTTP_HOST", "")) not in names:
-            return _refuse(respond, "this dashboard answers under the name that it was bound to only")
+            return _refuse(respond, "this dashboard answers under the names and addresses of its own machine only: see --host")
         if environment["REQUEST_METHOD"] not in _READING:
             if not writable:
                 return _refuse(respond, "this dashboard is for looking only: allocsearch dashboard --writable allows changes")
@@ -66,6 +70,17 @@ def guarded(application: Application, host: str, *, writable: bool = False) -> A
         return application(environment, _not_framed(respond))
 
     return answer
+
+
+def names_of(host: str) -> frozenset[str]:
+    """Under which names and addresses a server that is bound to `host` is asked; at a wildcard they are all of this machine's."""
+    if host not in _EVERYWHERE:
+        return _LOOPBACK | {host.lower()}
+    return _LOOPBACK | {name.lower() for name in (socket.gethostname(), socket.getfqdn(), *_own_addresses())}
+
+
+def _own_addresses() -> list[str]:
+    return [address for address in own_addresses() if ":" not in address]  # the server speaks IPv4
 
 
 def _is_own(environment: dict[str, Any]) -> bool:

@@ -58,6 +58,28 @@ def test_its_own_names_are_not(host):
     assert guarded({"REQUEST_METHOD": "GET"}, lambda *_: None) != [b"in"]
 
 
+@pytest.mark.parametrize("bound", ["0.0.0.0", ""])
+def test_at_a_wildcard_it_answers_under_this_machines_names_and_no_others(monkeypatch, bound):
+    def application(_environment, respond):
+        return [b"in"]
+
+    monkeypatch.setattr(dashboard, "own_addresses", lambda: ["192.0.2.7", "2001:db8::7"])
+    monkeypatch.setattr("socket.gethostname", lambda: "Workstation")
+    monkeypatch.setattr("socket.getfqdn", lambda: "workstation.example")
+    guarded = dashboard.guarded(application, bound)
+    for host in ("192.0.2.7:8080", "workstation:8080", "WORKSTATION.example", "localhost:8080", "127.0.0.1"):
+        assert guarded({"REQUEST_METHOD": "GET", "HTTP_HOST": host}, lambda *_: None) == [b"in"], host
+    for host in ("evil.example:8080", "192.0.2.8:8080", "0.0.0.0:8080", "evil.workstation.example", ""):
+        assert guarded({"REQUEST_METHOD": "GET", "HTTP_HOST": host}, lambda *_: None) != [b"in"], host
+
+
+def test_bound_everywhere_it_says_where_and_is_found_there(tmp_path):
+    with serving(f"sqlite:///{tmp_path / 'studies.db'}", host="0.0.0.0") as address:
+        assert "0.0.0.0" not in address
+        assert status(address, "/api/studies")[0] == 200
+        assert status(address, "/api/studies", Host="evil.example")[0] == 403
+
+
 def test_with_leave_to_write_only_its_own_pages_can(tmp_path):
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     for name in ("mine", "kept"):
