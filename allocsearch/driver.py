@@ -5,14 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import LIMITS, StudyRecord
 from allocsearch.calibrating import calibration_of
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
-from allocsearch.documents import named
-from allocsearch.limits_spec import SPENDING
+from allocsearch.documents import invalid, named
+from allocsearch.limits_spec import SPENDING, LimitsSpec
 from allocsearch.planning import Plan, plan
 from allocsearch.running import SCORED, TRANSFERRED, Run
 from allocsearch.scores.starts import scored_starts
@@ -76,6 +78,7 @@ def resume(
     catalog = Catalog(options.storage)
     record = catalog.record(name)
     _check_unchanged(record)
+    _check_limits(limits or {})
     if num_trials is not None and num_trials < record.num_trials - record.num_missing:
         raise InputError(
             f"`--trials` must be at least what has finished, but got {num_trials} with {record.num_trials - record.num_missing} done"
@@ -161,6 +164,13 @@ def _exists(record: StudyRecord, spec: StudySpec, *, resume: str) -> InputError:
 def is_finished(record: StudyRecord, spec: StudySpec) -> bool:
     """Whether `record` is a study of this very spec with nothing left to do."""
     return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.is_complete
+
+
+def _check_limits(limits: Mapping[str, float]) -> None:
+    try:
+        LimitsSpec.model_validate(dict(limits))
+    except ValidationError as error:
+        raise invalid(error, LimitsSpec, where="limits") from error
 
 
 def _check_unchanged(record: StudyRecord) -> None:

@@ -78,14 +78,20 @@ def artifacts_folder(name: str, options: Options) -> Path:
 
 
 def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[ProxyEvaluator, dict[str, str]]:
-    """The evaluator, once the task and the model are known to be there, and digests of both."""
+    """The evaluator, and digests of the task and the model; they, the cluster and the folder of weights are known to be there then."""
     task = load_task(spec.task.source())
     model = resolve(spec.model, say)
     digest = model_digest(model, spec.revision)
     place = spec.model if spec.model in BUILTIN_MODELS else str(model)  # each node keeps built-in models where its own home is
     # A branch may move while a study runs, and nodes fetch at different times.
     pinned = spec.model_copy(update={"revision": digest.removeprefix("commit:")}) if digest.startswith("commit:") else spec
-    evaluator = ProxyEvaluator(pinned, place, FolderArtifacts(artifacts_folder(name, options)), prefix=name, weights=digest)
+    artifacts = FolderArtifacts(artifacts_folder(name, options))
+    if options.address is not None and not options.inline:
+        from allocsearch.backends.ray_session import check_reachable  # noqa: PLC0415 - seconds to import
+
+        check_reachable(options.address)
+    artifacts.check()
+    evaluator = ProxyEvaluator(pinned, place, artifacts, prefix=name, weights=digest)
     return evaluator, {"task_digest": task.digest, "model_digest": digest}
 
 

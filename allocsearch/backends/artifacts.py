@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,17 @@ class FolderArtifacts:
     """The ArtifactStore port on a folder that the driver and the workers share."""
 
     folder: Path
+
+    def check(self) -> None:
+        """Raise InputError where nothing can be stored, before anything is trained."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"the folder of weights must be one that can be written, but {self.folder}: {error.strerror}: give another with --artifacts"
+            ) from error
 
     def write(self, name: str, file: Path) -> None:
         """Store a copy of `file` under `name`; a reader never sees half of it, also where two write at once."""

@@ -24,7 +24,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 - after its environment
-from ray._private import auto_init_hook, ray_constants, utils, worker  # noqa: E402
+from ray._private import auto_init_hook, ray_constants, services, utils, worker  # noqa: E402
 
 from allocsearch.core.errors import InputError  # noqa: E402
 
@@ -61,6 +61,34 @@ def _reach(address: str | None) -> None:
     host, colon, port = (address or "").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+
+
+def check_reachable(address: str) -> None:
+    """Ask whether a cluster listens at `address` (`auto` or host:port), without joining it.
+
+    Raises:
+        InputError: where none does, or the address is Ray Client's.
+    """
+    refuse_ray_client(address)
+    if ray.is_initialized():
+        return
+    _silence()
+    with _explained(address):
+        _reach(services.canonicalize_bootstrap_address_or_die(address))
+
+
+@contextmanager
+def _explained(address: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, OverflowError, OSError) as error:
+        what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
+        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
+
+
+def _silence() -> None:
+    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -100,26 +128,21 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name in ("ray", "ray.tune", "ray.train", "ray._private"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence()
     local: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False}
     _start_no_other()
     if address is None:
         _stay_on_loopback()
-    try:
+    # What a session starts inherits the environment, and workers have no business with the database.
+    with _explained(address), without_variables(*_SECRETS), _without_command_line():
         _reach(address)
-        # What a session starts inherits the environment, and workers have no business with the database.
-        with without_variables(*_SECRETS), _without_command_line():
-            ray.init(
-                address="local" if address is None else address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                configure_logging=False,
-                **(local if address is None else {}),
-            )
-    except (RuntimeError, ValueError, OverflowError, OSError) as error:
-        what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
-        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
+        ray.init(
+            address="local" if address is None else address,
+            logging_level=logging.CRITICAL,
+            log_to_driver=False,
+            configure_logging=False,
+            **(local if address is None else {}),
+        )
     try:
         with _without_announcements():
             yield

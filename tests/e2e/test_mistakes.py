@@ -13,6 +13,12 @@ MISTAKES = {
     "unknown task": (["--task", "sentence-polarty"], 2, "sentence-polarity"),
     "a study of that name": (["--name", "no/slash"], 2, "name"),
 }
+PLACES = {
+    "no cluster": (["--address", "127.0.0.1:1"], "must answer at '127.0.0.1:1'"),
+    "an address that is none": (["--address", "nowhere"], "must answer at 'nowhere'"),
+    "Ray Client": (["--address", "ray://host:10001"], "credentials"),
+    "weights below a file": (["--inline", "--artifacts", "{home}/file/below"], "give another with --artifacts"),
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -25,6 +31,22 @@ def test_a_mistake_gives_one_line_and_writes_nothing(cli, tiny_study, mistake):
     assert hint in lines[0]
     assert cli.json("status")["studies"] == []
     assert not (cli.home / "artifacts").exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_that_does_not_answer_is_told_before_anything_is_written(cli, tiny_study, place):
+    words, hint = PLACES[place]
+    (cli.home / "file").touch()
+    [line] = cli("run", tiny_study(), *(word.format(home=cli.home) for word in words), code=2).stderr.splitlines()
+    assert hint in line
+    assert cli.json("status")["studies"] == []
+
+
+def test_a_limit_that_a_spec_could_not_have_is_refused(cli, tiny_study):
+    cli("run", tiny_study(trials=1, warm_starts=["uniform"]), "--inline")
+    [line] = cli("resume", "tiny", "--inline", "--max-hours", "0", code=2).stderr.splitlines()
+    assert "`max_hours`: Input should be greater than 0" in line
+    assert cli.json("status", "tiny")["limits"] == {"max_hours": None, "max_gpu_hours": None, "max_tokens": None}
 
 
 def test_a_typo_in_yaml_names_the_line_and_the_nearest_key(cli, tiny_study):
@@ -84,10 +106,6 @@ def test_passwords_stay_out_of_errors(cli):
     result = cli("status", "--storage", "postgresql://me:hunter2@127.0.0.1:1/none", code=2)
     assert "hunter2" not in result.stderr + result.stdout
     assert "127.0.0.1" in result.stderr
-
-
-def test_ray_client_is_refused_with_the_reason(cli, tiny_study):
-    assert "credentials" in cli("run", tiny_study(), "--address", "ray://host:10001", code=2).stderr
 
 
 @pytest.mark.parametrize(
