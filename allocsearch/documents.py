@@ -1,6 +1,6 @@
 """YAML documents: where the named ones lie, how they are read, and error lines that say where and what to type instead."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -47,8 +47,11 @@ def named(folder: Folder) -> dict[str, Path]:
     return {path.stem: path for path in sorted(home.glob("*.yaml"))}
 
 
-def find(source: str, folder: Folder, *, beside: Path | None = None) -> Path:
-    """The document that `source` names: a shipped name, or a path, relative to the folder `beside` where that is given."""
+def find(source: str, folder: Folder, *, beside: Path | None = None, given_as: str | None = None) -> Path:
+    """The document that `source` names: a shipped name, or a path, relative to the folder `beside` where that is given.
+
+    An error begins with what the source was `given_as`, such as an option; without it, with the folder.
+    """
     shipped = named(folder)
     if source in shipped:
         return shipped[source]
@@ -57,7 +60,7 @@ def find(source: str, folder: Folder, *, beside: Path | None = None) -> Path:
         return path
     near = get_close_matches(source, shipped, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{folder}: {quoted(source)} must be a file or one of {shown(shipped)}, but it is neither{hint}")
+    raise InputError(f"{given_as or folder}: {quoted(source)} must be a file or one of {shown(shipped)}, but it is neither{hint}")
 
 
 def located(name: str, beside: Path | None = None) -> Path | None:
@@ -87,12 +90,24 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
-def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None = None) -> InputError:
-    """The most telling of pydantic's findings as one line: file, line, key, what is wrong and the nearest key."""
+def option(key: str) -> str:
+    """How a key is given on the command line."""
+    return f"--{key.replace('_', '-')}"
+
+
+def invalid(
+    error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None = None, given: Collection[str] = ()
+) -> InputError:
+    """The most telling of pydantic's findings as one line: file, line, key, what is wrong and the nearest key.
+
+    Of the keys in `given`, whose values came as options, it names the option instead.
+    """
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a mistyped key is missing, too
     loc = tuple(part for part in first["loc"] if isinstance(part, int) or not part.startswith(_UNION_TAGS))
     key = ".".join(part if (part := str(each)).isprintable() else repr(part) for each in loc)  # a key may hold a line's end
+    if loc and loc[0] in given:
+        where, path, key = option(str(loc[0])), None, ".".join(map(str, loc[1:]))
     line = _line_of(path, loc) if path is not None else None
     place = f"{where}, line {line}" if line else where
     if first["type"] == "extra_forbidden":
@@ -105,7 +120,7 @@ def invalid(error: ValidationError, model: type[BaseModel], *, where: str, path:
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = _literal(first.get("input"))
     shown_input = f" (got {given})" if given and given not in message else ""
-    return InputError(f"{place}: `{key}`: {message}{shown_input}" if key else f"{place}: {message}")
+    return InputError(f"{place}: `{key}`: {message}{shown_input}" if key else f"{place}: {message}{shown_input}")
 
 
 def _literal(value: Any) -> str:

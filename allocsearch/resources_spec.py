@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from allocsearch.space_spec import Closed, Positive
 
@@ -20,11 +20,12 @@ class ResourcesSpec(Closed):
     threads: Annotated[Positive, Field(le=1024)] | None = None
     memory_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
-    @model_validator(mode="after")
-    def _takes_what_can_be_had(self) -> "ResourcesSpec":
-        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
-            raise ValueError(f"`gpus` above 1 must be a whole number, but got {self.gpus:g}")
-        return self
+    @field_validator("gpus")
+    @classmethod
+    def _can_be_had(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"`gpus` above 1 must be a whole number, but got {gpus:g}")
+        return gpus
 
     def overridden(self, other: "ResourcesSpec") -> "ResourcesSpec":
         """With what `other` states in place of what stands here."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -185,18 +185,21 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     """The study that `source` names (a name under `studies/`, or a path), with `overrides` of its top-level keys.
 
     Raises:
-        InputError: one line that says which file, line and key, what must hold, and the nearest known name.
+        InputError: one line that says which file, line and key, or which option, what must hold, and the nearest known name.
     """
     path = documents.find(source, "studies")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key, value in given.items():
+        if value == "":
+            raise InputError(f"{documents.option(key)} must say something, but it is empty: leave it out for what the study says")
     data = {**documents.read(path), **given}
     # A path on the command line is relative to where the user stands, one in a file to that file.
     for key, read in (("space", _space_document), ("task", task_document)):
         if key in data:
-            data[key] = read(data[key], beside=None if key in given else path.parent)
+            data[key] = read(data[key], given_as=documents.option(key)) if key in given else read(data[key], beside=path.parent)
     if isinstance(data.get("model"), str):
-        data["model"] = _model_place(data["model"], beside=Path() if "model" in given else path.parent)
-    return _validated(StudySpec, data, where=str(path), path=path)
+        data["model"] = _model_place(data["model"], beside=path.parent, is_given="model" in given)
+    return _validated(StudySpec, data, where=str(path), path=path, given=given.keys())
 
 
 def load_space(source: str) -> SpaceSpec:
@@ -212,29 +215,29 @@ def diff(old: StudySpec, new: StudySpec) -> list[str]:
     return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _validated(model: type[_Model], data: dict[str, Any], *, where: str, path: Path | None = None) -> _Model:
+def _validated(model: type[_Model], data: dict[str, Any], *, where: str, path: Path | None = None, given: Collection[str] = ()) -> _Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise documents.invalid(error, model, where=where, path=path) from error
+        raise documents.invalid(error, model, where=where, path=path, given=given) from error
 
 
-def _space_document(value: Any, *, beside: Path | None) -> Any:
+def _space_document(value: Any, *, beside: Path | None = None, given_as: str | None = None) -> Any:
     if not isinstance(value, str):
         return value
-    path = documents.find(value, "search_spaces", beside=beside)
+    path = documents.find(value, "search_spaces", beside=beside, given_as=given_as)
     # Validated here, so that an error names the space's own file and line.
     return _validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
 
 
-def task_document(value: Any, *, beside: Path | None) -> Any:
+def task_document(value: Any, *, beside: Path | None = None, given_as: str = "task") -> Any:
     """A task by name stays a name; a path to a YAML file is read; data paths become absolute."""
     if isinstance(value, str):
         if not value.endswith((".yaml", ".yml")):
             return value
         file = documents.located(value, beside)
         if file is None:
-            raise InputError(f"task: {quoted(value)} must be a file that is there, but it is not")
+            raise InputError(f"{given_as}: {quoted(value)} must be a file that is there, but it is not")
         task = _validated(TaskSpec, documents.read(file), where=str(file), path=file)
         value, beside = task.model_dump(mode="json", by_alias=True, exclude_none=True), file.parent
     if not isinstance(value, dict):
@@ -243,9 +246,11 @@ def task_document(value: Any, *, beside: Path | None) -> Any:
     return {**value, **{key: str((documents.located(name, beside) or (beside or Path()) / name).absolute()) for key, name in given.items()}}
 
 
-def _model_place(model: str, *, beside: Path) -> str:
+def _model_place(model: str, *, beside: Path, is_given: bool) -> str:
     """A folder of weights by its absolute path, so that workers and resumes find it from anywhere; any other name as it is."""
-    folder = documents.located(model, beside)
+    folder = documents.located(model, Path() if is_given else beside)
+    if is_given and folder is None and model.startswith((".", "/", "~")):
+        raise InputError(f"--model: {quoted(model)} must be a folder that is there, or a hub id or a built-in name, but nothing is there")
     return str(folder.resolve()) if folder is not None and folder.is_dir() else model
 
 

@@ -180,11 +180,11 @@ def test_a_mistake_in_a_space_names_the_spaces_own_file(write, tmp_path):
 def test_unknown_names_come_with_the_nearest(write):
     with pytest.raises(InputError, match=r"studies: 'quickstrat' must be a file or one of .*did you mean 'quickstart'"):
         spec.load("quickstrat")
-    with pytest.raises(InputError, match=r"search_spaces: 'hilo-monoton' must be a file .*did you mean 'hilo-monotone'"):
+    with pytest.raises(InputError, match=r"--space: 'hilo-monoton' must be a file .*did you mean 'hilo-monotone'"):
         spec.load("quickstart", {"space": "hilo-monoton"})
     with pytest.raises(InputError, match=r"search_spaces: 'molla' .*did you mean 'mola'"):
         spec.load_space("molla")
-    with pytest.raises(InputError, match=r"task: 'nowhere.yaml' must be a file that is there, but it is not"):
+    with pytest.raises(InputError, match=r"--task: 'nowhere.yaml' must be a file that is there, but it is not"):
         spec.load("quickstart", {"task": "nowhere.yaml"})
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,12 +83,18 @@ def _complain(error: Exception | str, code: int) -> int:
     return code
 
 
-def _unexpected(error: Exception) -> int:
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, of click's or of typer's own copy of it
-        if logs.as_json():
-            return _complain(error.format_message() if hasattr(error, "format_message") else error, 2)
+def _complain_of_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError" and not logs.as_json():
         error.show()
         return 2
+    where = getattr(getattr(error, "ctx", None), "command_path", "allocsearch")
+    said = error.format_message() if hasattr(error, "format_message") else str(error)
+    return _complain(f"{said.replace('Value error, ', '').rstrip('.')}: see {where} --help", 2)
+
+
+def _unexpected(error: Exception) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, of click's or of typer's own copy of it
+        return _complain_of_usage(error)
     if type(error).__name__ == "TooManyFailuresError":
         return _complain(error, 4)
     if os.environ.get("ALLOCSEARCH_DEBUG"):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from fractions import Fraction
 from math import inf
 from typing import Final
@@ -49,7 +50,9 @@ class Budget:
         for term in text.split(","):
             match = _TERM.match(term.strip())
             if match is None:
-                raise InputError(f"a budget must be like 50M-params, 8M-active or 1.5%, joined by commas, but got {quoted(text)}")
+                raise InputError(
+                    f"a budget must be like 50M-params, 8M-active or 1.5%, joined by commas, but got {quoted(text)}{_hint(term)}"
+                )
             what = "percent" if match["percent"] else match["what"]
             if what in found:
                 raise InputError(f"a budget must state each limit once, but got {what!r} twice in {quoted(text)}")
@@ -175,6 +178,14 @@ def _check_fits(plan: LayerPlan, *, sites: Iterable[Site], layer: int, routing: 
             raise InputError(
                 f"each target of a plan must be adaptable, but layer {layer} names {name!r} and the model offers {shown(known)}"
             )
+
+
+def _hint(term: str) -> str:
+    """The limit that a malformed term may have meant."""
+    count, _, what = term.strip().upper().partition("-")
+    meant = next(iter(get_close_matches(what.lower(), ("params", "active"), n=1)), "params")
+    found = f"{count}-{meant}"
+    return f": did you mean {found}?" if _TERM.match(found) else ""
 
 
 def _exact(count: int) -> str:

@@ -50,7 +50,7 @@ def task_of(given: str | None, exported: ExportedConfig | None) -> TaskSpec:
     path = documents.located(given)
     if path is not None and path.is_file() and documents.read(path).get("schema") == specs.STUDY_SCHEMA:
         return specs.load(str(path)).task
-    value = specs.task_document(given, beside=None)
+    value = specs.task_document(given, given_as="--task")
     return _builtin(value) if isinstance(value, str) else TaskSpec.model_validate(value)
 
 

@@ -21,6 +21,39 @@ PLACES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("--budget", "8M", "did you mean 8M-params?"),
+        ("--budget", "3m-activ", "did you mean 3M-active?"),
+        ("--budget", "0-params", "each must be positive"),
+        ("--budget", "8M-params,9M-params", "'params' twice"),
+        ("--budget", "", "is empty"),
+        ("--trials", "0", "greater than or equal to 1"),
+        ("--sampler", "tpee", "not one of 'tpe'"),
+        ("--objective", "acc", "not one of 'pareto'"),
+        ("--model", "./nowhere", "nothing is there"),
+        ("--task", "polarity", "sentence-polarity"),
+        ("--task", "nowhere.yaml", "must be a file that is there"),
+        ("--space", "hillo", "did you mean 'hilo'"),
+        ("--seed", "2147483648", "less than 2147483648"),
+        ("--name", "no/slash", "(got 'no/slash')"),
+        ("--margin", "0", "greater than or equal to 0.01"),
+        ("--gpus", "1.5", "whole number"),
+        ("--threads", "5000", "less than or equal to 1024"),
+        ("--memory-gb", "1e9", "less than or equal to 1000000"),
+        ("--workers", "many", "valid integer"),
+    ],
+)
+def test_a_bad_value_names_its_option_and_no_file(cli, tiny_study, option, value, hint):
+    study = tiny_study()
+    lines = cli("run", study, "--dry-run", option, value, code=2).stderr.splitlines()
+    assert len(lines) == 1
+    assert option in lines[0]
+    assert hint in lines[0]
+    assert str(study) not in lines[0]
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_writes_nothing(cli, tiny_study, mistake):
     arguments, code, hint = MISTAKES[mistake]
