@@ -7,7 +7,7 @@ search. Its seeds are its own: neither the search nor its confirmation uses them
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.beside import MADE_WITH, Beside, StageTrial
@@ -16,6 +16,7 @@ from allocsearch.core.budget import layer_costs
 from allocsearch.core.errors import InputError
 from allocsearch.core.trial import Assignment
 from allocsearch.core.warm_starts import ONE_SHOT, SCORED_STARTS
+from allocsearch.evidence import RESULT
 from allocsearch.models import head_of
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, one_shot_scores, scored_starts
@@ -26,7 +27,6 @@ from allocsearch.search.replicates import replicated
 from allocsearch.spec import StudySpec
 from allocsearch.workplace import HERE, Options, Say, prepare, versions
 
-RESULT: Final = "calibration"
 _ANOTHER_SEED: Final = 2_000_003
 _SHARES_OF_STEPS: Final = (0.25, 0.5, 0.75)
 
@@ -90,14 +90,6 @@ def calibrating(
         yield Calibrating(beside, num_allocations=num_allocations, num_seeds=num_seeds)
 
 
-def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
-    """What was measured of this spec's proxy; None where nothing was, or of another model, task or training."""
-    beside = catalog.companion(spec.name, "calibration")
-    if beside is None or RESULT not in beside.attrs or _training(beside.spec) != _training(spec):
-        return None
-    return Calibration.from_json(beside.attrs[RESULT])
-
-
 def scores_of(spec: StudySpec, *, one_shot: bool) -> tuple[str, ...]:
     """The scores that mean something for a study: none under a router per block or on an encoder. One-shot trains: it is asked for.
 
@@ -110,12 +102,6 @@ def scores_of(spec: StudySpec, *, one_shot: bool) -> tuple[str, ...]:
             f"one-shot scores need a causal language model with a router per linear, but this is {why}: leave `--one-shot` out"
         )
     return () if why is not None else tuple(name for name in SCORED_STARTS if one_shot or name != ONE_SHOT)
-
-
-def _training(spec: StudySpec) -> dict[str, Any]:
-    """All of a spec that noise depends on; rows and seeds are what a calibration is asked about."""
-    asked = {"seeds", "rungs", "search_rows", "test_rows", "router_statistics"}
-    return {**spec.model_dump(mode="json", include={"model", "revision", "task", "routing"}), **spec.proxy.model_dump(exclude=asked)}
 
 
 def _drafts(planned: Plan, *, num_allocations: int, num_seeds: int) -> list[tuple[Assignment, str]]:

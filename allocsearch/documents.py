@@ -106,7 +106,7 @@ def invalid(
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a mistyped key is missing, too
     loc = tuple(part for part in first["loc"] if isinstance(part, int) or not part.startswith(_UNION_TAGS))
     key = ".".join(part if (part := str(each)).isprintable() else repr(part) for each in loc)  # a key may hold a line's end
-    if loc and loc[0] in given:
+    if loc and loc[0] in given and first["type"] != "extra_forbidden":
         where, path, key = option(str(loc[0])), None, ".".join(map(str, loc[1:]))
     line = _line_of(path, loc) if path is not None else None
     place = f"{where}, line {line}" if line else where

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import LIMITS, StudyRecord
-from allocsearch.calibrating import calibration_of
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.documents import invalid, named
+from allocsearch.evidence import calibration_of
 from allocsearch.limits_spec import SPENDING, LimitsSpec
 from allocsearch.planning import Plan, plan
 from allocsearch.running import SCORED, TRANSFERRED, Run

@@ -14,13 +14,18 @@ from allocsearch.core.geometry import Routing
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Trial
 from allocsearch.search import results
+from allocsearch.search.calibration import Calibration
 from allocsearch.search.confirmation import Confirmed, confirm
 from allocsearch.search.finalists import finalists
 from allocsearch.search.margins import Smallest, smallest_not_worse
 from allocsearch.search.replicates import Replicated, replicated
 from allocsearch.search.variance_components import Components
+from allocsearch.spec import StudySpec
 
 _SAME: Final = ("task_digest", "model_digest")
+
+RESULT: Final = "calibration"
+"""Where a calibration keeps what it measured, among the attributes of its companion study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +221,17 @@ def _smallest_json(found: Evidence, answer: Smallest) -> dict[str, Any]:
         "resolvable": answer.resolvable,
         "remark": answer.remark,
     }  # fmt: skip
+
+
+def calibration_of(catalog: Catalog, spec: StudySpec) -> Calibration | None:
+    """What was measured of this spec's proxy; None where nothing was, or of another model, task or training."""
+    beside = catalog.companion(spec.name, "calibration")
+    if beside is None or RESULT not in beside.attrs or _training(beside.spec) != _training(spec):
+        return None
+    return Calibration.from_json(beside.attrs[RESULT])
+
+
+def _training(spec: StudySpec) -> dict[str, Any]:
+    """All of a spec that noise depends on; rows and seeds are what a calibration is asked about."""
+    asked = {"seeds", "rungs", "search_rows", "test_rows", "router_statistics"}
+    return {**spec.model_dump(mode="json", include={"model", "revision", "task", "routing"}), **spec.proxy.model_dump(exclude=asked)}

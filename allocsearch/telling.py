@@ -2,8 +2,7 @@
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import StudyRecord
-from allocsearch.calibrating import calibration_of
-from allocsearch.evidence import Evidence, evidence
+from allocsearch.evidence import Evidence, calibration_of, evidence
 from allocsearch.report import Report, report
 from allocsearch.search import results
 from allocsearch.search.results import Pick

@@ -212,7 +212,7 @@ def test_overrides_replace_top_level_keys_and_none_does_not():
     assert loaded.seed == spec.load("quickstart").seed
     with pytest.raises(InputError, match="`trails` is not a key here: did you mean `trials`"):
         spec.load("quickstart", {"trails": 3})
-    with pytest.raises(InputError, match="`budget`: a budget must be like"):
+    with pytest.raises(InputError, match="--budget: a budget must be like"):
         spec.load("quickstart", {"budget": "lots"})
 
 

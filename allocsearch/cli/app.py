@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +49,22 @@ def print_json(document: Any) -> None:
 def say(line: str) -> None:
     """A line on stderr, where progress goes."""
     logs.note(line)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Says that PyTorch is being imported, which takes seconds, where it has not been yet."""
+    line = "loading PyTorch and transformers"
+    if "torch" in sys.modules:
+        yield
+    elif logs.as_json() or not sys.stderr.isatty():
+        say(line)
+        yield
+    else:
+        from rich.console import Console  # noqa: PLC0415 - not needed for a line
+
+        with Console(stderr=True).status(line):
+            yield
 
 
 def interrupted(error: BaseException | None) -> bool:

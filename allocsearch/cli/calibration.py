@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import app, interrupted, print_json, say
+from allocsearch.cli.app import app, interrupted, loading, print_json, say
 from allocsearch.cli.completing import study_names
 from allocsearch.cli.launch import STUDY_FILE, Launch, launches, submit
 from allocsearch.core.choices import Metric
@@ -29,13 +29,15 @@ def calibrate(
     margin: Annotated[float, typer.Option(min=0.01, help="The difference to resolve: points of accuracy, or mnat of NLL.")] = 1.0,
 ) -> None:
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
-    from allocsearch import spec as specs, terminal  # noqa: PLC0415, I001 - imports torch
-    from allocsearch.calibrating import calibrating, scores_of  # noqa: PLC0415
-    from allocsearch.commands import flags  # noqa: PLC0415
+    from allocsearch import spec as specs  # noqa: PLC0415 - imports pydantic
+    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
     from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
 
     parsed = specs.load(study, {"budget": budget, "model": model, "task": task, "name": name})
+    with loading():
+        from allocsearch import terminal  # noqa: PLC0415
+        from allocsearch.calibrating import calibrating, scores_of  # noqa: PLC0415
     known = scores_of(parsed, one_shot=one_shot)  # before hours of training, not after them
     wanted = [each for each in known if scores or each == ONE_SHOT]
     asked = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from allocsearch.cli.app import Json, app, print_json, say
+from allocsearch.cli.app import Json, app, loading, print_json, say
 from allocsearch.cli.completing import model_names
 from allocsearch.core.errors import InputError
 
@@ -29,10 +29,11 @@ def cost(
     from allocsearch import terminal, views  # noqa: PLC0415
     from allocsearch.core.allocation import Allocation  # noqa: PLC0415
     from allocsearch.core.geometry import Routing  # noqa: PLC0415
-    from allocsearch.models import model_shape  # noqa: PLC0415 - imports torch
 
     routing = Routing(router, _top_k(top_k), tuple(name.strip() for name in targets.split(",")), swi_x)
     parsed = Allocation.parse(allocation)
+    with loading():
+        from allocsearch.models import model_shape  # noqa: PLC0415
     found = views.cost_json(parsed, model_shape(model), routing)
     if as_json:
         print_json(found)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, print_json, say
+from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, loading, print_json, say
 from allocsearch.core.errors import InfeasibleError, InputError, shown
 
 _NUM_RETRIED: Final = 5
@@ -147,9 +147,12 @@ def export(
 ) -> None:
     """Write a trial as a config. Works while the study runs."""
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
-    from allocsearch.exporting import export as write  # noqa: PLC0415 - imports torch
 
-    done = write(Catalog(storage), name, trial=trial, pick=pick, form=form, output=output, artifacts=artifacts)
+    catalog = Catalog(storage)
+    catalog.record(name)  # what is not there is said before anything is loaded
+    with loading():
+        from allocsearch.exporting import export as write  # noqa: PLC0415
+    done = write(catalog, name, trial=trial, pick=pick, form=form, output=output, artifacts=artifacts)
     say(f"trial {done.trial}: {done.why}" + (f" → {done.path}" if done.path else ""))
     for line in done.notes:
         say(f"note: {line}")

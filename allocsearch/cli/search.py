@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import Name, app, interrupted, print_json, say
+from allocsearch.cli.app import Name, app, interrupted, loading, print_json, say
 from allocsearch.cli.completing import model_names, space_names, study_names
 from allocsearch.cli.launch import STUDY_FILE, LongLaunch, launches, submit
 from allocsearch.core.choices import Objective, Sampler
@@ -35,7 +35,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
 ) -> None:
     """Search allocations of a study. Without STUDY: quickstart, on the built-in model and task."""
-    from allocsearch import driver, spec as specs  # noqa: PLC0415, I001 - imports torch
+    from allocsearch import spec as specs  # noqa: PLC0415 - imports pydantic
 
     overrides = {
         "budget": budget, "model": model, "task": task, "space": space, "trials": trials, "objective": objective,
@@ -48,6 +48,8 @@ def run(
             confirm = launch.command("confirm", parsed.name)
             say(f"note: a margin is for the test rows, and this study has no confirmation: it is kept for {confirm}")
     name = parsed.name
+    with loading():
+        from allocsearch import driver  # noqa: PLC0415
     if dry_run:
         _show_plan(parsed, name, launch.options, as_json=launch.as_json)
         return
@@ -79,12 +81,12 @@ def resume(
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
     spending = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours, "max_tokens": max_tokens}
-    from allocsearch import driver  # noqa: PLC0415 - imports torch
-    from allocsearch.commands import flags  # noqa: PLC0415
+    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
     if launch.submit is not None:
         submit(launch, name, ["resume", name, *flags({"trials": trials, **spending})])
-
+    with loading():
+        from allocsearch import driver  # noqa: PLC0415
     limits = {key: value for key, value in spending.items() if value is not None}
     with (
         logs.about(study=name),
@@ -114,13 +116,14 @@ def confirm(
 ) -> None:
     """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
     given = {"candidates": candidates, "seeds": seeds, "random_trials": random_trials, "margin": margin}
-    from allocsearch import driver  # noqa: PLC0415 - imports torch
-    from allocsearch.commands import flags  # noqa: PLC0415
+    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
     from allocsearch.spec import ConfirmationSpec  # noqa: PLC0415
 
     words = ["confirm", name, *flags(given)]
     if launch.submit is not None:
         submit(launch, name, words)
+    with loading():
+        from allocsearch import driver  # noqa: PLC0415
     wanted = ConfirmationSpec.model_validate(given)
     with (
         logs.about(study=name),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from allocsearch.cli.app import Json, app, interrupted, print_json, say
+from allocsearch.cli.app import Json, app, interrupted, loading, print_json, say
 from allocsearch.core.errors import InputError
 
 Task = Annotated[
@@ -54,7 +54,8 @@ def train(
         from allocsearch.tuning.publishing import check_publishable, publish  # noqa: PLC0415
 
         check_publishable(exported, push_to_hub)
-    from allocsearch.tuning.finetuning import Request, train as train_it  # noqa: PLC0415, I001 - imports torch
+    with loading():
+        from allocsearch.tuning.finetuning import Request, train as train_it  # noqa: PLC0415, I001
     from allocsearch.tuning.settings import Settings  # noqa: PLC0415
 
     settings = Settings(
@@ -107,9 +108,10 @@ def evaluate(
         raise InputError(f"an adapter must be a folder with an adapter_config.json, but {str(adapter)!r} {what}")
     exported = sources.exported_config(adapter) if (adapter / sources.EVIDENCE_FILE).is_file() else None
     chosen = None if harness is not None else sources.task_of(task, exported)
-    from allocsearch.training.tasks import load_task  # noqa: PLC0415
-    from allocsearch.tuning import evaluation  # noqa: PLC0415 - imports torch
-    from allocsearch.tuning.folder import recorded  # noqa: PLC0415
+    with loading():
+        from allocsearch.training.tasks import load_task  # noqa: PLC0415
+        from allocsearch.tuning import evaluation  # noqa: PLC0415
+        from allocsearch.tuning.folder import recorded  # noqa: PLC0415
 
     settings = recorded(adapter)
     kind = dtype or settings.get("dtype") or ("bfloat16" if exported is None else exported.fidelity.dtype)
