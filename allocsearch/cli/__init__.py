@@ -48,7 +48,7 @@ def main() -> None:
     try:
         _check_plugins()
         with in_two_steps():
-            result = app(standalone_mode=False)
+            result = app(prog_name="allocsearch", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except (typer.Exit, SystemExit) as stop:
         found = getattr(stop, "exit_code", getattr(stop, "code", 0))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
+from allocsearch.cli.completing import stored_names
 
 app = typer.Typer(
     name="allocsearch",
@@ -29,7 +30,7 @@ Storage = Annotated[
         show_default=False,
     ),
 ]
-Name = Annotated[str, typer.Argument(help="The study's name.")]
+Name = Annotated[str, typer.Argument(help="The study's name.", autocompletion=stored_names)]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help="Trials at a time. Default: one per GPU, or per CPU.")]
 Address = Annotated[str | None, typer.Option("--address", help="Join a Ray cluster from one of its nodes: `auto` or host:port.")]
 Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Folder for trained weights, shared by all workers.")]

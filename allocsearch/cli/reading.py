@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from allocsearch.cli.app import Artifacts, Json, Name, Storage, app, loading, print_json, say
+from allocsearch.cli.completing import stored_names
 from allocsearch.core.errors import InfeasibleError, InputError, shown
 
 _NUM_RETRIED: Final = 5
@@ -15,7 +16,7 @@ _NUM_RETRIED: Final = 5
 
 @app.command(epilog="Example: allocsearch status quickstart")
 def status(
-    name: Annotated[str | None, typer.Argument(help="The study's name; without one, all studies.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The study's name; without one, all studies.", autocompletion=stored_names)] = None,
     *,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it live until it is complete or q is pressed; in a pipe, a line a change.")

@@ -101,6 +101,19 @@ def test_the_shell_completes(typed, offered):
     assert set(found.stdout.split()) == offered
 
 
+def test_the_shell_completes_names_of_stored_studies_and_makes_no_storage(cli):
+    asked = {"_ALLOCSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": "allocsearch front fi", "COMP_CWORD": "2"}
+    complete = [Path(sys.executable).parent / "allocsearch"]
+    options = {"capture_output": True, "text": True, "env": {**cli.env, **asked}}
+    assert subprocess.run(complete, check=True, **options).stdout.split() == []
+    assert list(cli.home.iterdir()) == []
+    import optuna
+
+    for name in ("first", "second"):
+        optuna.create_study(storage=f"sqlite:///{cli.home / 'studies.db'}", study_name=name)
+    assert subprocess.run(complete, check=True, **options).stdout.split() == ["first"]
+
+
 @pytest.mark.parametrize("asked", [{}, {"NO_COLOR": "1"}])
 def test_a_terminal_has_colours_unless_nobody_wants_them(cli, asked):
     """Through a pseudo-terminal: what is none gets no colours anyway."""
