@@ -1,16 +1,15 @@
 """What a driver needs on its machine: the evaluator with its model and data at hand, and an executor."""
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.commands import command
 from allocsearch.core.ports import Executor
+from allocsearch.core.versions import versions_of
 from allocsearch.home import home
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
 from allocsearch.planning import Plan
@@ -55,13 +54,7 @@ HERE: Final = Options()
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return versions_of(_PACKAGES)
 
 
 def num_workers(spec: StudySpec, options: Options) -> int:

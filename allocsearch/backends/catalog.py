@@ -221,11 +221,6 @@ class Catalog:
         with explained(self.url):
             self._load(name).set_user_attr(TARGET, num_trials)
 
-    def delete(self, name: str) -> None:
-        """Forget a study that was made a moment ago and could not start."""
-        with explained(self.url):
-            optuna.delete_study(study_name=name, storage=self._lasting)
-
     def _load(self, name: str) -> optuna.Study:
         try:
             return optuna.load_study(study_name=name, storage=self._lasting)

@@ -16,8 +16,3 @@ def is_proposal(origin: str) -> bool:
 def is_baseline(origin: str) -> bool:
     """Whether nobody searched for the trials of this origin: neither this study's sampler nor an earlier study."""
     return not is_proposal(origin) and not origin.startswith(FROM_EARLIER)
-
-
-def is_random(origin: str) -> bool:
-    """Whether the trials of this origin were drawn at random from what is feasible: by the sampler, or for the baseline."""
-    return origin in {"random", "baseline random"}

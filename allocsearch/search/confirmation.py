@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from allocsearch.core.choices import Metric
-from allocsearch.core.errors import InputError
-from allocsearch.core.origins import is_random
 from allocsearch.search.comparison import holm
 from allocsearch.search.paired import Differences, differences
 from allocsearch.search.replicates import Array, Replicated, common_seeds, table
-from allocsearch.search.results import Point
 from allocsearch.search.variance_components import mean_squares
 
 Verdict = Literal["better", "worse", "not distinguishable"]
@@ -107,27 +104,6 @@ class TrainedTogether:
         first, second = ([place[pair[side]] for pair in pairs] for side in (0, 1))
         pooled = float(mean_squares(self.values).values[3]) if len(self.seeds) > 1 else 0.0
         return differences(self.values[first] - self.values[second], pooled=pooled, num_allocations=len(self.numbers), seed=seed)
-
-
-def best_of(points: Sequence[Point], *, num_trials: int | None = None, metric: Metric = "accuracy") -> Point:
-    """The best random-feasible trial by its search score: what luck alone finds with as much compute.
-
-    Args:
-        points: a study's, or those of a random study beside it; trials that were not drawn at random are passed over.
-        num_trials: as many of the random trials, the earliest, as the search had trials; all by default.
-        metric: of the search score. Ties go to the fewer parameters, then to the earlier trial.
-
-    Raises:
-        InputError: where there is none.
-    """
-    drawn = sorted((point for point in points if is_random(point.trial.origin)), key=lambda point: point.trial.number)[:num_trials]
-    if not drawn:
-        raise InputError("a random-feasible trial must have finished to be a baseline, but none has: run some with the sampler `random`")
-    return min(drawn, key=lambda p: (_loss(p, metric), p.trial.cost.trainable, p.trial.number))
-
-
-def _loss(point: Point, metric: Metric) -> float:
-    return -point.accuracy if metric == "accuracy" else point.nll
 
 
 def _verdict(difference: float, p_adjusted: float) -> Verdict:

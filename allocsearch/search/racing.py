@@ -78,13 +78,6 @@ class Race:
     missing: tuple[tuple[int, int], ...] = ()
 
 
-def next_replications(
-    promising: Sequence[Replicated], rules: Rules, *, given_up: AbstractSet[tuple[int, int]] = frozenset()
-) -> list[tuple[int, int]]:
-    """Pairs of trial number and seed to be trained next, those under way included; none when the race is over."""
-    return list(race(promising, rules, given_up=given_up).missing)
-
-
 def race(promising: Sequence[Replicated], rules: Rules, *, given_up: AbstractSet[tuple[int, int]] = frozenset()) -> Race:
     """Replay the race from its first comparison.
 

@@ -45,11 +45,6 @@ class Components:
     seed_row: float
     residual: float
 
-    @property
-    def row_variance(self) -> float:
-        """Of one row's value around the mean of its seed: what the sampling of rows adds to an allocation's score."""
-        return self.row + self.allocation_row + self.seed_row + self.residual
-
     def difference_variance(self, *, num_seeds: int, num_rows: int) -> float:
         """Of the paired difference of two allocations' means over common seeds and the same rows."""
         by_seed = (self.allocation_seed + self.residual / num_rows) / num_seeds

@@ -1,14 +1,13 @@
 """The model card: what was trained, what speaks for its allocation, and what does not. What others named is text in it, never markup."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from typing import Any, Final
 
 import yaml
 
 from allocsearch.builtin_models import BUILTIN_MODELS
 from allocsearch.core.allocation import Allocation
+from allocsearch.core.versions import versions_of
 from allocsearch.exported import ComparisonRecord, ConfirmationRecord, ExportedConfig
 from allocsearch.markup import escaped
 from allocsearch.tuning.evaluation import INTERVAL, Evaluation
@@ -18,13 +17,7 @@ _PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "accelerate"
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that the training depends on."""
-    found = {"python": python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return versions_of(_PACKAGES)
 
 
 def hub_base(exported: ExportedConfig) -> str | None:

@@ -1,14 +1,12 @@
-"""Confirmed pairs: verdicts, counting, and the random baseline."""
+"""Confirmed pairs: verdicts and counting."""
 
 import numpy as np
 import pytest
 
 from allocsearch.core.errors import InputError
-from allocsearch.core.origins import is_random
 from allocsearch.search.comparison import holm
-from allocsearch.search.confirmation import best_of, confirm
+from allocsearch.search.confirmation import confirm
 from tests.search import simulation
-from tests.search.test_results import scored, trial
 
 
 def trained(leads, *, seed=0, seeds=3, rows=400):
@@ -62,19 +60,3 @@ def test_only_common_seeds_count_and_one_seed_is_said_to_cover_none():
 def test_the_same_results_give_the_same_numbers():
     a, b = trained([0.01, 0.0])
     assert confirm([a], [b]) == confirm([a], [b])
-
-
-def test_the_random_baseline_is_the_best_of_the_earliest_random_trials():
-    from allocsearch.search.results import points
-
-    found = points([
-        trial(0, scored(95)), trial(1, scored(70), origin="random"), trial(2, scored(80), origin="baseline random", params=9),
-        trial(3, scored(80), origin="random", params=5), trial(4, scored(90), origin="random"), trial(5, scored(99), origin="uniform"),
-    ])  # fmt: skip
-    assert best_of(found).trial.number == 4
-    assert best_of(found, num_trials=3).trial.number == 3
-    assert best_of(found[::-1], num_trials=2).trial.number == 2
-    assert best_of(found, metric="nll", num_trials=3).trial.number == 3
-    with pytest.raises(InputError, match="random-feasible trial must have finished"):
-        best_of(found[:1])
-    assert not is_random("tpe")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocsearch.search.racing import Rules, next_replications, race
+from allocsearch.search.racing import Rules, race
 from allocsearch.search.replicates import Replicated
 from tests.search import simulation
 
@@ -27,12 +27,12 @@ def first(contenders, num_seeds):
 
 
 def ran(contenders, rules=RULES):
-    """The race as it would go, one answer of `next_replications` after another, and the trainings that it took."""
+    """The race as it would go, one answer after another, and the trainings that it took."""
     by_number = {one.number: one for one in contenders}
     known, spent = {one.number: {rules.seeds[0]} for one in contenders}, 0
     while True:
         now = [replace(by_number[n], scores=tuple(s for s in by_number[n].scores if s.seed in seeds)) for n, seeds in known.items()]
-        missing = next_replications(now, rules)
+        missing = race(now, rules).missing
         if not missing:
             return race(now, rules), spent
         spent += len(missing)
@@ -82,10 +82,10 @@ def test_a_race_is_decided_by_what_is_recorded_in_whatever_order(data):
 
 def test_all_are_asked_for_the_next_seed_in_the_common_order():
     (contenders,) = field([0.0, 0.0, 0.0])
-    assert next_replications(first(contenders, 1), RULES) == [(0, 3), (1, 3), (2, 3)]
+    assert race(first(contenders, 1), RULES).missing == ((0, 3), (1, 3), (2, 3))
     late = [*first(contenders, 2)[:2], *first(contenders, 1)[2:]]
-    assert next_replications(late, RULES) == [(2, 3)]
-    assert next_replications([replace(one, scores=()) for one in contenders], RULES)[:3] == [(0, 7), (1, 7), (2, 7)]
+    assert race(late, RULES).missing == ((2, 3),)
+    assert race([replace(one, scores=()) for one in contenders], RULES).missing[:3] == ((0, 7), (1, 7), (2, 7))
 
 
 def test_further_results_do_not_change_what_was_decided():
