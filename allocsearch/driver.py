@@ -14,7 +14,7 @@ from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.documents import invalid, named
 from allocsearch.evidence import calibration_of
-from allocsearch.limits_spec import SPENDING, LimitsSpec
+from allocsearch.limits_spec import NEUTRAL, LimitsSpec
 from allocsearch.planning import Plan, plan
 from allocsearch.running import SCORED, TRANSFERRED, Run
 from allocsearch.scores.starts import scored_starts
@@ -25,7 +25,7 @@ from allocsearch.spec import ConfirmationSpec, StudySpec
 from allocsearch.workplace import HERE, Options, Say, prepare, versions
 
 _NUM_TRANSFERRED: Final = 5
-_MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.", *(f"limits.{name}" for name in SPENDING))
+_MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.", *(f"limits.{name}" for name in NEUTRAL))
 """Parts of a spec that change nothing of what was found so far."""
 
 
@@ -77,7 +77,7 @@ def resume(
     """
     catalog = Catalog(options.storage)
     record = catalog.record(name)
-    _check_unchanged(record)
+    spec = _unchanged(record)
     _check_limits(limits or {})
     if num_trials is not None and num_trials < record.num_trials - record.num_missing:
         raise InputError(
@@ -85,8 +85,8 @@ def resume(
         )
     if confirmation is not None and confirmation.margin is None:
         confirmation = confirmation.model_copy(update={"margin": record.confirmation.margin})
-    planned = plan(record.spec)
-    evaluator, digests = prepare(record.spec, name, options, say)
+    planned = plan(spec)
+    evaluator, digests = prepare(spec, name, options, say)
     for key, digest in digests.items():
         if record.attrs.get(key, digest) != digest:
             what = key.removesuffix("_digest")
@@ -173,11 +173,12 @@ def _check_limits(limits: Mapping[str, float]) -> None:
         raise invalid(error, LimitsSpec, where="limits") from error
 
 
-def _check_unchanged(record: StudyRecord) -> None:
+def _unchanged(record: StudyRecord) -> StudySpec:
+    """The spec of `record`; its file may say anew how often trials under way are kept."""
     source = record.attrs.get("source") or {}
     file = source.get("file")
     if file is None or not Path(file).is_file():
-        return  # the spec in the database is the study's; the file was only its first form
+        return record.spec  # the one in the database is the study's; the file was only its first form
     now = specs.load(file, source.get("overrides", {}))
     changes = [change for change in specs.diff(record.spec, now) if not change.startswith(_MAY_CHANGE)]
     if changes:
@@ -185,3 +186,5 @@ def _check_unchanged(record: StudyRecord) -> None:
             f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "
             f"undo that, or start a new study with --name"
         )
+    limits = record.spec.limits.model_copy(update={"checkpoint_seconds": now.limits.checkpoint_seconds})
+    return record.spec.model_copy(update={"limits": limits})

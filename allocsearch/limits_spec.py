@@ -8,6 +8,8 @@ from allocsearch.space_spec import Closed, Positive
 
 SPENDING: Final = ("max_hours", "max_gpu_hours", "max_tokens")
 """The limits that a resume may change: they end a study, and change nothing of what it finds before."""
+NEUTRAL: Final = (*SPENDING, "checkpoint_seconds")
+"""Those that are no part of a study's digest: a trial that goes on from a checkpoint ends as it would have ended."""
 
 
 class LimitsSpec(Closed):

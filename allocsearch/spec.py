@@ -14,7 +14,7 @@ from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
-from allocsearch.limits_spec import SPENDING, LimitsSpec
+from allocsearch.limits_spec import NEUTRAL, LimitsSpec
 from allocsearch.proxy_spec import ProxySpec, Seed
 from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.scheduler_spec import SchedulerSpec
@@ -154,7 +154,7 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, length, spending, resources or follow-up."""
+        """Sixteen hex digits of all that changes what the study finds; not its name, length, spending, checkpoints, machines or follow-up."""
         left_out: dict[str, Any] = {
             "name": True,
             "about": True,
@@ -162,7 +162,7 @@ class StudySpec(Closed):
             "resources": True,
             "replication": True,
             "confirmation": True,
-            "limits": set(SPENDING),
+            "limits": set(NEUTRAL),
             "space": {"about"},
         }
         content = self.model_dump(mode="json", by_alias=True, exclude=left_out | {"space": {"about"}})

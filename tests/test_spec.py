@@ -283,6 +283,11 @@ def test_the_digest_does_not_change_with_names_descriptions_and_the_number_of_tr
     assert digest_of(document) == digest_of(example_document())
 
 
+@pytest.mark.parametrize("key", ["checkpoint_seconds", "max_hours", "max_gpu_hours", "max_tokens"])
+def test_the_digest_does_not_change_with_limits_that_change_no_result(key):
+    assert digest_of({**example_document(), "limits": {key: 7}}) == digest_of(example_document())
+
+
 def test_the_digest_does_not_change_with_what_is_said_by_default():
     document = copy.deepcopy(example_document())
     document["proxy"]["batch_size"] = spec.ProxySpec().batch_size

@@ -105,7 +105,7 @@ class OptunaStudy:
     def enqueue(self, allocation: Allocation, origin: str) -> bool:
         """Put a starting point in line; one that the space cannot express runs as a baseline, outside the sampler's sight.
 
-        Returns whether it is in line: an allocation that the study has already is not trained twice.
+        Returns whether it is in line: an allocation that the study has already is not trained twice. One over the budget is refused.
         """
         return self.enqueue_assignment(self._draft(allocation), origin)
 
@@ -240,6 +240,7 @@ class OptunaStudy:
     ) -> int:
         """One row, complete from its first moment: a crash cannot leave half a trial."""
         total = cost(draft.allocation, self._proposals.space.shape, draft.routing)
+        self._proposals.admit(draft.allocation, total)
         template = create_trial(
             state=state,
             params=dict(point),

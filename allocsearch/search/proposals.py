@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from allocsearch.core.budget import Budget
-from allocsearch.core.errors import InfeasibleError
+from allocsearch.core.allocation import Allocation
+from allocsearch.core.budget import Budget, Cost
+from allocsearch.core.errors import InfeasibleError, quoted
 from allocsearch.core.space import SearchSpace
 
 
@@ -57,6 +58,20 @@ class Proposals:
     def target(self, number: int) -> Budget:
         """The limits that trial `number` uses up."""
         return self.budget.scaled(self.share(number))
+
+    def admit(self, allocation: Allocation, total: Cost) -> None:
+        """Let `allocation`, which costs `total`, into the study: whatever is trained comes through here.
+
+        Raises:
+            InfeasibleError: where it is over the budget.
+        """
+        over = self.budget.excess(total)
+        if over:
+            by = " and ".join(f"{excess:,} {what}" for what, excess in over.items())
+            raise InfeasibleError(
+                f"an allocation must be inside the budget of {self.budget}, but {quoted(str(allocation))} is over by {by} parameters: "
+                "scale it to the budget, or raise the budget"
+            )
 
     def projected(self, values: Mapping[str, float], number: int) -> dict[str, int]:
         """The canonical point with the shape of `values` that uses up trial `number`'s target."""
