@@ -154,7 +154,7 @@ class StudySpec(Closed):
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of all that changes what the study finds; not its name, length, spending, checkpoints, machines or follow-up."""
+        """Sixteen hex digits of what changes the study's findings; not its name, length, spending, checkpoints, resources or follow-up."""
         left_out: dict[str, Any] = {
             "name": True,
             "about": True,

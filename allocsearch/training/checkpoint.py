@@ -4,6 +4,7 @@ The order of the rows and the learning rate are functions of the seed and the st
 Of a sharded model the file holds whole tensors, so the number of processes may change in between.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -20,6 +21,11 @@ from allocsearch.core.errors import InputError
 
 FILE: Final = "checkpoint.safetensors"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+_CHECKSUM: Final = "checksum"
+
+
+class UnfitError(InputError):
+    """A checkpoint is whole, and of another model than the one in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ def save(
     """Replace the checkpoint at `path`; a death while writing leaves the one before."""
     draft = path.with_name(f".{path.name}.part")
     header = {"step": str(step), "identity": json.dumps(identity), "notes": json.dumps(notes or {})}
-    save_file(tensors, draft, metadata=header)
+    save_file(tensors, draft, metadata={**header, _CHECKSUM: _checksum(header, tensors)})
     with draft.open("rb") as written:
         os.fsync(written.fileno())
     draft.replace(path)
@@ -83,11 +89,13 @@ def load(path: Path) -> Stored:
         raise InputError(f"a resumed training must have a checkpoint, but {path} is not there: leave --resume out")
     try:
         with safe_open(path, "pt") as stored:
-            header = stored.metadata()
+            header = dict(stored.metadata())
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
-            return Stored(int(header["step"]), json.loads(header["identity"]), json.loads(header.get("notes", "{}")), tensors)
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"a checkpoint must be whole, but {path} is not ({error}): remove it and leave --resume out") from error
+        _check_whole(header, tensors)
+        return Stored(int(header["step"]), json.loads(header["identity"]), json.loads(header["notes"]), tensors)
+    except Exception as error:  # the reason: a header of any kind makes safetensors and PyTorch raise errors of many kinds
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"a checkpoint must be whole, but {path} is not ({line}): remove it and leave --resume out") from error
 
 
 def read_identity(path: Path) -> Mapping[str, Any]:
@@ -97,7 +105,12 @@ def read_identity(path: Path) -> Mapping[str, Any]:
 
 @torch.no_grad()
 def restore(stored: Stored, model: Any, optimiser: torch.optim.Optimizer) -> int:
-    """Put parameters and moments back; returns the number of steps that are done."""
+    """Put parameters and moments back; returns the number of steps that are done.
+
+    Raises:
+        UnfitError: where they are of another model; nothing has changed then.
+    """
+    _check_fits(stored, model)
     for name, parameter in trained_parameters(model).items():
         parameter.copy_(_spread_as(parameter, stored.tensors[f"parameter/{name}"]))
         if f"exp_avg/{name}" in stored.tensors:
@@ -110,3 +123,29 @@ def _spread_as(parameter: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
     """`stored` on the device of `parameter`, and sharded as that is."""
     here = stored.to(parameter.device)
     return distribute_tensor(here, parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else here
+
+
+def _check_whole(header: dict[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
+    if header.pop(_CHECKSUM) != _checksum(header, tensors):
+        raise ValueError("its checksum is of other content")
+
+
+def _check_fits(stored: Stored, model: Any) -> None:
+    found = {name.partition("/")[2]: tuple(tensor.shape) for name, tensor in stored.tensors.items() if name.startswith("parameter/")}
+    wanted = {name: tuple(parameter.shape) for name, parameter in trained_parameters(model).items()}
+    for name in sorted(found.keys() | wanted.keys()):
+        there, here = found.get(name, "not"), wanted.get(name, "not")
+        if there != here:
+            raise UnfitError(
+                f"a checkpoint must be of the model in training, but {name!r} is {there} in it and {here} in the model: "
+                "the base or the allocation has changed; remove the checkpoint"
+            )
+
+
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of everything in the file: safetensors would not notice a byte that a disk has changed, and the training would go on from it."""
+    hashed = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError
 
+from allocsearch import logs
 from allocsearch.core.errors import InputError, MachineError
 from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, Stopped, Trial
@@ -26,6 +27,7 @@ from allocsearch.models import BUILTIN_MODELS, model_digest
 from allocsearch.spec import StudySpec
 from allocsearch.training import memory
 from allocsearch.training.bench import Bench, bench_of, forget
+from allocsearch.training.checkpoint import UnfitError
 from allocsearch.training.proxy import Adapted, NonFiniteError, StoppedEarly
 from allocsearch.training.trial_checkpoint import Progress, TrialCheckpoint, identity
 
@@ -54,8 +56,7 @@ class ProxyEvaluator:
     def __call__(self, assignment: Assignment, report: Report) -> Outcome:
         """Train every seed and score it on the search rows."""
         kept = self.checkpoint(assignment)
-        attempt = _Attempt(self, assignment, report, kept, (kept and kept.read()) or Progress())
-        outcome = attempt.run()
+        attempt, outcome = self._first_attempt(assignment, report, kept)
         if isinstance(outcome, Infeasible) and attempt.progress.num_passes == 1:
             memory.release()
             if kept is not None:
@@ -65,6 +66,15 @@ class ProxyEvaluator:
         if kept is not None:
             kept.remove()
         return outcome
+
+    def _first_attempt(self, assignment: Assignment, report: Report, kept: TrialCheckpoint | None) -> tuple["_Attempt", Outcome]:
+        attempt = _Attempt(self, assignment, report, kept, (kept and kept.read()) or Progress())
+        try:
+            return attempt, attempt.run()
+        except UnfitError as error:
+            logs.note(f"the checkpoint of trial {assignment.number} is passed over, and the trial begins anew: {error}")
+            attempt = _Attempt(self, assignment, report, kept, Progress())
+            return attempt, attempt.run()
 
     @property
     def bench(self) -> Bench:

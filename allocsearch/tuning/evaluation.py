@@ -1,5 +1,6 @@
 """A trained adapter on a task's test split."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import torch
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 
 from allocsearch.core.errors import InputError, quoted
 from allocsearch.core.front import wilson_interval
@@ -75,9 +77,10 @@ def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | 
             raise InputError(
                 f"an adapter must be a folder with an {name}, but {quoted(str(adapter))} has none: see allocsearch train --help"
             )
+    _check_whole(adapter / "adapter_model.safetensors")
     try:
         config = PeftConfig.from_pretrained(str(adapter))
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the reason: PEFT does not check what it reads, and fails wherever the first wrong value is used
         raise InputError(f"{adapter}: adapter_config.json must be one that PEFT reads, but: {_line(error)}") from error
     source = base or config.base_model_name_or_path
     if not source:
@@ -85,11 +88,23 @@ def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_base(source, dtype=dtype, device=device, revision=config.revision if base is None else None, num_classes=classes)
     try:
-        with adapting():
+        with adapting(), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")  # they would keep their random values
             model = PeftModel.from_pretrained(loaded.model, str(adapter))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # the reason: as above
         raise InputError(f"an adapter must fit its base, but {quoted(str(adapter))} does not fit {source!r}: {_line(error)}") from error
     return loaded, model.eval()
+
+
+def _check_whole(weights: Path) -> None:
+    """Before a base is loaded for them. The format's header says how long the file is."""
+    try:
+        with safe_open(weights, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"an adapter's weights must be a whole safetensors file, but {quoted(str(weights))} is not: {_line(error)}; copy it again"
+        ) from error
 
 
 def _line(error: Exception) -> str:

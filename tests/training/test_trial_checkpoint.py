@@ -12,7 +12,7 @@ from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, Trial
-from allocsearch.training import objective, proxy
+from allocsearch.training import checkpoint, objective, proxy
 from allocsearch.training.finetune import ProxyEvaluator
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -100,7 +100,7 @@ def test_what_is_kept_is_used(make, monkeypatch):
     assert len(passes) == 2 * NUM_STEPS - 5
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "other versions", "no notes"])
+@pytest.mark.parametrize("damage", ["cut", "one bit", "other versions", "other model"])
 def test_a_checkpoint_that_does_not_fit_is_passed_over_with_a_line(make, monkeypatch, capsys, damage):
     run = make()
     whole = run(ASSIGNMENT, lambda _: True)
@@ -109,12 +109,15 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over_with_a_line(make, monkeyp
     file = run.artifacts.folder / KEPT
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
-    elif damage == "text":
-        file.write_text("not a checkpoint")
-    elif damage == "no notes":
-        file.write_bytes(file.read_bytes().replace(b"num_passes", b"num_pazzes"))
+    elif damage == "one bit":
+        content = bytearray(file.read_bytes())
+        content[-1000] ^= 1
+        file.write_bytes(content)
     else:
-        file.write_bytes(file.read_bytes().replace(b"transformers", b"transfarmers"))
+        found = checkpoint.load(file)
+        other = {**found.identity, "versions": {"torch": "0"}} if damage == "other versions" else found.identity
+        tensors = {"parameter/weight": torch.ones(2)}
+        checkpoint.save(file, tensors, step=4, identity=other, notes=found.notes)
     again = run(ASSIGNMENT, lambda _: True)
     assert again.scores == whole.scores
     assert not file.exists()
