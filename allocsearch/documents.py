@@ -1,5 +1,6 @@
 """YAML documents: where the named ones lie, how they are read, and error lines that say where and what to type instead."""
 
+import os
 from collections.abc import Collection, Hashable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from allocsearch.core.errors import InputError, quoted, shown
 
 Folder = Literal["search_spaces", "studies"]
+_FOLDERS: Final = "ALLOCSEARCH_FOLDERS"
 _MAX_BYTES: Final = 4_000_000
 _KEY_TAGS: Final = (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge")
 # What PyYAML's constructors raise beside their own errors, as for `!!int ''` or a 13th month.
@@ -64,12 +66,35 @@ def find(source: str, folder: Folder, *, beside: Path | None = None, given_as: s
 
 
 def located(name: str, beside: Path | None = None) -> Path | None:
-    """The file or folder that `name` means, relative to `beside` where that is given; None where nothing is there."""
+    """The file or folder that `name` means; None where nothing is there.
+
+    With `beside`, the folder of the document that names it, it is relative to that, and is confined as `ALLOCSEARCH_FOLDERS` says.
+
+    Raises:
+        InputError: where it lies elsewhere.
+    """
+    path = None
     try:
         path = (beside or Path()) / Path(name).expanduser()
-        return path if path.exists() else None
+        inside = beside is None or _is_inside(path, beside)
+        there = inside and path.exists()
     except (OSError, RuntimeError, ValueError):  # a name that no system takes, or the home of an unknown user
-        return None
+        inside, there = beside is None or _FOLDERS not in os.environ, False
+    if not inside:
+        raise InputError(
+            f"what a document names must lie in its own folder or in one that {_FOLDERS} names, but {quoted(name)} does not: "
+            "add its folder there, or name it on the command line"
+        )
+    return path if there else None
+
+
+def _is_inside(path: Path, beside: Path) -> bool:
+    """Whether `path`, its links followed, lies where the document in the folder `beside` may point: anywhere where nobody has said."""
+    said = os.environ.get(_FOLDERS)
+    if said is None:
+        return True
+    folders = [beside, *(Path(folder).expanduser() for folder in said.split(os.pathsep) if folder)]
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def read(path: Path) -> dict[str, Any]:

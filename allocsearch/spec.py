@@ -248,7 +248,7 @@ def task_document(value: Any, *, beside: Path | None = None, given_as: str = "ta
 
 def _model_place(model: str, *, beside: Path, is_given: bool) -> str:
     """A folder of weights by its absolute path, so that workers and resumes find it from anywhere; any other name as it is."""
-    folder = documents.located(model, Path() if is_given else beside)
+    folder = documents.located(model, None if is_given else beside)
     if is_given and folder is None and model.startswith((".", "/", "~")):
         raise InputError(f"--model: {quoted(model)} must be a folder that is there, or a hub id or a built-in name, but nothing is there")
     return str(folder.resolve()) if folder is not None and folder.is_dir() else model

@@ -200,6 +200,67 @@ def test_paths_that_no_system_takes_are_input_errors_or_names(key, value):
         assert value in (loaded.model, loaded.task.name)
 
 
+PLACES = ["{outside}", "../outside", "link", "~/outside", "sub/../../outside"]
+
+
+@pytest.fixture
+def named(tmp_path, write, monkeypatch):
+    """Loads a study that names a place for one of its parts, where there is a folder beside the study's own."""
+    outside, home = tmp_path / "outside", tmp_path / "home"
+    for folder in (outside, home, home / "sub", home / "~nobody-of-that-name"):
+        folder.mkdir()
+    for name in ("rows.jsonl", "task.yaml", "space.yaml"):
+        (outside / name).write_text("")
+    (home / "link").symlink_to(outside)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    document = yaml.safe_load(STUDY)
+
+    def load(key, place):
+        place = place.format(outside=outside)
+        part = {"model": place, "space": f"{place}/space.yaml", "task": f"{place}/task.yaml",
+                "rows": {**document["task"], "path": f"{place}/rows.jsonl"},
+                "test rows": {**document["task"], "test_path": f"{place}/none.jsonl"}}  # fmt: skip
+        (home / "study.yaml").write_text(yaml.safe_dump({**document, key if key in document else "task": part[key]}))
+        return spec.load(str(home / "study.yaml"))
+
+    return load
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("key", ["rows", "test rows", "model", "task", "space"])
+def test_where_folders_are_named_a_study_does_not_point_out_of_them(named, tmp_path, monkeypatch, key, place):
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
+    with pytest.raises(InputError, match="must lie in its own folder or in one that ALLOCSEARCH_FOLDERS names") as caught:
+        named(key, place)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", f"/nowhere{os.pathsep}{tmp_path}/outside")
+    if key in {"task", "space"}:  # empty files: they were read
+        with pytest.raises(InputError, match="the document must be a mapping"):
+            named(key, place)
+    else:
+        named(key, place)
+
+
+def test_the_home_of_nobody_is_no_way_out(named, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
+    with pytest.raises(InputError, match="must lie in its own folder"):
+        named("rows", "~nobody-of-that-name/../../outside")
+
+
+def test_what_lies_with_the_study_or_on_the_command_line_is_not_confined(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
+    assert named("rows", "sub").task.path == str(tmp_path / "home" / "sub" / "rows.jsonl")
+    assert named("model", "someone/a-hub-model").model == "someone/a-hub-model"
+    outside = str(tmp_path / "outside")
+    assert spec.load(str(tmp_path / "home" / "study.yaml"), {"model": outside}).model == outside
+
+
+@pytest.mark.parametrize("place", PLACES[:3])
+def test_where_none_are_named_a_study_may_point_anywhere(named, monkeypatch, place):
+    monkeypatch.delenv("ALLOCSEARCH_FOLDERS", raising=False)
+    assert named("rows", place).task.path.endswith("rows.jsonl")
+
+
 def test_a_task_may_be_a_file_of_its_own(write, tmp_path):
     write("schema: allocsearch/task/v1\nname: reviews\npath: rows.csv\ntemplate: '{text}'\nlabel_column: y\n", "reviews.yaml")
     study = "schema: allocsearch/study/v1\nname: s\nmodel: toy\ntask: reviews.yaml\nbudget: 8M-params\nspace: mola\n"
