@@ -18,6 +18,6 @@ def test_a_search_ends_at_its_limit_and_goes_on_with_a_raised_one(cli, tiny_stud
     result = cli("resume", "tiny", "--inline", "--max-tokens", 4 * of_one + 1)  # the search ends, what follows it does not
     assert "the study ends here with 4 of 4 trials" in result.stderr
     assert not cli.json("status", "tiny")["complete"]
-    cli("resume", "tiny", "--inline", "--max-tokens", 100 * of_one)
+    assert cli.json("resume", "tiny", "--inline", "--max-tokens", 100 * of_one)["study"] == "tiny"
     assert cli.json("status", "tiny")["complete"]
     assert f"of {100 * of_one:,} tokens spent" in cli("status", "tiny").stdout
