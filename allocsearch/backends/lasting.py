@@ -24,7 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
 from allocsearch.backends.urls import shown_url
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, interrupted
 
 PATIENCE_SECONDS: Final = 120.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -174,8 +174,11 @@ def _taken_in_hand() -> Iterator[None]:
         _calls.active = False
 
 
-def _tell_apart(context: ExceptionContext) -> DatabaseAwayError | None:
+def _tell_apart(context: ExceptionContext) -> BaseException | None:
     """What takes the place of an error of SQLAlchemy's; None leaves it, as in anything but a call of ours."""
+    # Ctrl-C breaks a connection off, and what is seen of it is the broken connection: a pre-ping would make another, and go on.
+    if interrupted(context.original_exception):
+        return KeyboardInterrupt()
     if context.is_pre_ping or not getattr(_calls, "active", False):
         return None
     error = context.original_exception

@@ -66,12 +66,3 @@ def loading() -> Iterator[None]:
 
         with Console(stderr=True).status(line):
             yield
-
-
-def interrupted(error: BaseException | None) -> bool:
-    """Whether `error` began as Ctrl-C: what fails while an interrupted run is cleared away must not hide that."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__context__
-    return False

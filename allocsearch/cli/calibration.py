@@ -5,10 +5,11 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import app, interrupted, loading, print_json, say
+from allocsearch.cli.app import app, loading, print_json, say
 from allocsearch.cli.completing import study_names
 from allocsearch.cli.launch import STUDY_FILE, Launch, launches, submit
 from allocsearch.core.choices import Metric
+from allocsearch.core.errors import interrupted
 
 
 @app.command(epilog="Example: allocsearch calibrate quickstart --allocations 8 --seeds 2")

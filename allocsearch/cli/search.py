@@ -5,11 +5,11 @@ from typing import Annotated, Any
 import typer
 
 from allocsearch import logs
-from allocsearch.cli.app import Name, app, interrupted, loading, print_json, say
+from allocsearch.cli.app import Name, app, loading, print_json, say
 from allocsearch.cli.completing import model_names, space_names, study_names
 from allocsearch.cli.launch import STUDY_FILE, LongLaunch, launches, submit
 from allocsearch.core.choices import Objective, Sampler
-from allocsearch.core.errors import InfeasibleError, LostLeaseError
+from allocsearch.core.errors import InfeasibleError, LostLeaseError, interrupted
 from allocsearch.metrics import Meter, metered
 
 

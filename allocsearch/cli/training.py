@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from allocsearch.cli.app import Json, app, interrupted, loading, print_json, say
-from allocsearch.core.errors import InputError
+from allocsearch.cli.app import Json, app, loading, print_json, say
+from allocsearch.core.errors import InputError, interrupted
 
 Task = Annotated[
     str | None,

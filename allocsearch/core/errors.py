@@ -17,6 +17,15 @@ class LostLeaseError(RuntimeError):
     """This driver's study has passed to another driver, so that what it still had to write was refused."""
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether `error` began as Ctrl-C: what fails while an interrupted run is cleared away must not hide that."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
 def quoted(text: str, *, limit: int = 60) -> str:
     """`text` as a literal for an error message, cut where it is long."""
     return repr(text if len(text) <= limit else text[:limit] + "…")

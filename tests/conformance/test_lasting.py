@@ -141,6 +141,24 @@ def test_what_is_no_matter_of_the_connection_is_not_repeated(desk):
         storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], desk.name)
 
 
+def test_ctrl_c_is_not_taken_for_a_broken_connection(desk, monkeypatch):
+    """It breaks the connection off, which psycopg then says of it; a pre-ping would make another."""
+
+    def interrupted_ping(connection):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise psycopg.OperationalError("the connection is closed") from interrupt
+
+    study = desk.create(trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(study._storage._storage.engine.dialect, "do_ping", interrupted_ping)
+        with pytest.raises(KeyboardInterrupt):
+            study.ask()
+    finish(desk.open())
+    assert_whole(desk, 2)
+
+
 def test_a_locked_file_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("allocsearch.backends.storage._SQLITE_TIMEOUT_SECONDS", 0)
     url = f"sqlite:///{tmp_path / 'studies.db'}"

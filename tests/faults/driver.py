@@ -14,9 +14,8 @@ from pathlib import Path
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.inline_executor import InlineExecutor
-from allocsearch.cli.app import interrupted
 from allocsearch.cli.interrupts import in_two_steps
-from allocsearch.core.errors import InputError, LostLeaseError
+from allocsearch.core.errors import InputError, LostLeaseError, interrupted
 from allocsearch.core.trial import RungScore
 from allocsearch.search.schedule import Halving
 from tests.conformance.toy import measured, proposals_of, spec_of

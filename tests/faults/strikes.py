@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.faults.driver import LEASE_SECONDS, TRIALS
+from tests.faults.driver import BATCH, LEASE_SECONDS, TRIALS
 
 _AWAY_SECONDS = (0.3, 3.0)  # shorter and longer than what it takes a cluster to give a node up
 _SECONDS = {"asking": 0.02, "telling": 0.02, "training": 0.05, "confirming": 0.05, "rung": 0.0125}
@@ -26,7 +26,7 @@ class Aim:
     @classmethod
     def of(cls, fault, index):
         rng = random.Random(f"{index}/{fault}")
-        number = rng.randrange(3) if fault.when == "confirming" else rng.randrange(1, TRIALS - 1)
+        number = rng.randrange(3) if fault.when == "confirming" else rng.randrange(BATCH, TRIALS - 1)  # a worker has trained by then
         seconds = (_SECONDS if fault.where == "inline" else _RAY_SECONDS)[fault.when]
         return cls(number, rng.uniform(0, 0.9 * seconds), rng.uniform(*_AWAY_SECONDS))
 
