@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InputError
+from allocsearch.core.ports import ArtifactStore
 from allocsearch.evidence import Evidence
 from allocsearch.exported import SCHEMA, ExportedConfig
 from allocsearch.formats.writing import new_folder
@@ -119,7 +119,7 @@ def to_yaml(exported: ExportedConfig) -> str:
     return yaml.safe_dump(exported.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120)
 
 
-def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None, artifacts: FolderArtifacts, folder: Path) -> None:
+def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None, artifacts: ArtifactStore, folder: Path) -> None:
     """A PEFT adapter folder: config, the trial's trained weights (safetensors), and the YAML with the evidence.
 
     Raises:

@@ -8,16 +8,16 @@ from typing import Any, Final, Literal, get_args
 
 from allocsearch import export as exports
 from allocsearch import views
-from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import StudyRecord
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, MachineError
+from allocsearch.core.ports import ArtifactStore
 from allocsearch.evidence import evidence
 from allocsearch.exported import ExportedConfig
 from allocsearch.formats.writing import write, write_text
 from allocsearch.models import head_of, model_shape, resolve
 from allocsearch.search.results import Pick, Point
-from allocsearch.workplace import Options, artifacts_folder
+from allocsearch.workplace import Options, artifacts_of
 
 Format = Literal["yaml", "peft", "mola", "guilomo", "moa", "lora"]
 _OWN: Final = ("yaml", "peft")
@@ -54,12 +54,12 @@ def export(
     pick: Pick = "best",
     form: Format = "yaml",
     output: Path | None = None,
-    artifacts: Path | None = None,
+    artifacts: str | Path | None = None,
 ) -> Export:
     """Write a trial of study `name` to `output`; a single text without one is not written, a folder goes to a name of its own.
 
     Raises:
-        InputError: where the trial has not finished, its weights are needed and were not kept, or the place is taken.
+        InputError: where the trial has not finished, its weights are needed and were not kept or cannot be had, or the place is taken.
     """
     if form not in get_args(Format):
         raise InputError(f"a format must be one of {', '.join(get_args(Format))}, but got {form!r}")
@@ -70,11 +70,14 @@ def export(
     layers: list[Mapping[str, Any]] = views.cost_json(assignment.allocation, shape, assignment.routing)["per_layer"]
     found = evidence(catalog, record, trial=chosen.trial.number)
     config = exports.config(record, chosen, why, layers=layers, architecture=shape.architecture, found=found)
-    store = FolderArtifacts(artifacts_folder(name, Options(artifacts=artifacts)))
-    if form in _OWN:
-        path, text, notes = _own(form, config, record, chosen, store=store, output=output)
-    else:
-        path, text, notes = _foreign(form, record, chosen, shape=shape, store=store, output=output)
+    store = artifacts_of(name, Options(artifacts=artifacts))
+    try:
+        if form in _OWN:
+            path, text, notes = _own(form, config, record, chosen, store=store, output=output)
+        else:
+            path, text, notes = _foreign(form, record, chosen, shape=shape, store=store, output=output)
+    except MachineError as error:  # a bucket that does not answer
+        raise InputError(str(error)) from error
     return Export(chosen.trial.number, why, config, path, text, notes)
 
 
@@ -83,7 +86,7 @@ _Written = tuple[Path | None, str, tuple[str, ...]]
 
 
 def _own(
-    form: Format, config: ExportedConfig, record: StudyRecord, chosen: Point, *, store: FolderArtifacts, output: Path | None
+    form: Format, config: ExportedConfig, record: StudyRecord, chosen: Point, *, store: ArtifactStore, output: Path | None
 ) -> _Written:
     if form == "peft":
         folder = output or Path(f"{record.name}-trial-{chosen.trial.number}")
@@ -95,7 +98,7 @@ def _own(
     return output, "", ()
 
 
-def _foreign(form: Format, record: StudyRecord, point: Point, *, shape: Any, store: FolderArtifacts, output: Path | None) -> _Written:
+def _foreign(form: Format, record: StudyRecord, point: Point, *, shape: Any, store: ArtifactStore, output: Path | None) -> _Written:
     """In a format of another project."""
     from allocsearch.formats.recipe import Recipe  # noqa: PLC0415 - not needed for our own
     from allocsearch.formats.table import FORMATS  # noqa: PLC0415

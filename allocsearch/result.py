@@ -30,12 +30,12 @@ class SearchResult:
     Attributes:
         record: everything that the storage has of the study.
         storage: its database's URL, as it was given.
-        artifacts: the folder of the trials' weights, as it was given.
+        artifacts: where the trials' weights are, as it was given.
     """
 
     record: StudyRecord
     storage: str | None = field(default=None, repr=False)  # it may hold a password
-    artifacts: Path | None = None
+    artifacts: str | Path | None = None
 
     def __repr__(self) -> str:
         return f"SearchResult({self.name!r}, {len(results.points(self.record.trials))} of {self.record.num_trials} trials measured)"
@@ -141,7 +141,7 @@ def load_study(name: str, *, storage: str | None = None, artifacts: str | Path |
     Raises:
         InputError: where there is no such study.
     """
-    return SearchResult(Catalog(storage).record(name), storage, None if artifacts is None else Path(artifacts))
+    return SearchResult(Catalog(storage).record(name), storage, artifacts)
 
 
 def run(
@@ -165,7 +165,7 @@ def run(
         storage: a database URL; the default is the command line's.
         workers: trials at a time; the default is one per GPU, or per CPU.
         address: of a Ray cluster that this machine belongs to: `auto` or host:port.
-        artifacts: folder of the trials' weights, shared by all workers.
+        artifacts: where all workers leave the trials' weights: a folder that they share, or `s3://BUCKET/PREFIX`.
         inline: run trials one by one in this process, without Ray.
         resume: continue a study of the same name and spec that has not ended.
         quiet: print no progress on stderr.
@@ -176,7 +176,7 @@ def run(
         TooManyFailuresError: where too many trials fail. Everything is kept.
     """
     spec = specs.load(study, overrides)
-    options = Options(storage, workers, address, None if artifacts is None else Path(artifacts), inline)
+    options = Options(storage, workers, address, artifacts, inline)
     catalog = Catalog(storage)
     there = catalog.record(spec.name) if spec.name in catalog.names() else None
     if there is None or not driver.is_finished(there, spec):

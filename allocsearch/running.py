@@ -154,5 +154,4 @@ class Run:
         front = {trial.outcome.artifact for trial in self._study.register.front if isinstance(trial.outcome, Measured)}
         for name in self._study.artifacts - front:
             self._study.forget_artifact(name)
-            if self._evaluator.artifacts is not None:
-                self._evaluator.artifacts.remove(name)
+            self._evaluator.discard(name)

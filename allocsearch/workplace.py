@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from allocsearch.backends.artifacts import FolderArtifacts
+from allocsearch.backends.artifact_store import artifact_store, folder_of
 from allocsearch.commands import command
-from allocsearch.core.ports import Executor
+from allocsearch.core.ports import ArtifactStore, Executor
 from allocsearch.core.versions import versions_of
 from allocsearch.home import home
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
@@ -30,9 +30,14 @@ class Options:
     storage: str | None = None
     workers: int | None = None
     address: str | None = None
-    artifacts: Path | None = None
+    artifacts: str | Path | None = None
     inline: bool = False
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
+
+    def __post_init__(self) -> None:
+        """A place that may hold a password is refused before it is shown or sent anywhere."""
+        if self.artifacts is not None:
+            folder_of(self.artifacts)
 
     def command(self, *words: object) -> str:
         """`allocsearch WORDS` with these options, to be typed next."""
@@ -65,20 +70,20 @@ def num_workers(spec: StudySpec, options: Options) -> int:
     return 1 if options.inline else local_resources(options.workers, num_trials=spec.trials, wish=wish).num_workers or 1
 
 
-def artifacts_folder(name: str, options: Options) -> Path:
+def artifacts_of(name: str, options: Options) -> ArtifactStore:
     """Where the weights of study `name` are kept."""
-    return (options.artifacts or home() / "artifacts") / name
+    return artifact_store(options.artifacts or home() / "artifacts", name)
 
 
 def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[ProxyEvaluator, dict[str, str]]:
-    """The evaluator, and digests of the task and the model; they, the cluster and the folder of weights are known to be there then."""
+    """The evaluator, and digests of the task and the model; they, the cluster and the place of weights are known to be there then."""
     task = load_task(spec.task.source())
     model = resolve(spec.model, say)
     digest = model_digest(model, spec.revision)
     place = spec.model if spec.model in BUILTIN_MODELS else str(model)  # each node keeps built-in models where its own home is
     # A branch may move while a study runs, and nodes fetch at different times.
     pinned = spec.model_copy(update={"revision": digest.removeprefix("commit:")}) if digest.startswith("commit:") else spec
-    artifacts = FolderArtifacts(artifacts_folder(name, options))
+    artifacts = artifacts_of(name, options)
     if options.address is not None and not options.inline:
         from allocsearch.backends.ray_session import check_reachable  # noqa: PLC0415 - seconds to import
 

@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from tests.chromium import chromium, visit  # noqa: F401 - fixtures
 from tests.postgres import postgres, postgres_url  # noqa: F401 - fixtures
+from tests.s3 import s3  # noqa: F401 - a fixture
 
 # A machine under load must not fail a law: pytest's own timeout stops what hangs.
 settings.register_profile("allocsearch", deadline=None)

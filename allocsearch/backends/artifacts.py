@@ -51,10 +51,7 @@ class FolderArtifacts:
             with self._store().open_reader(name) as stream, file.open("wb") as target:
                 shutil.copyfileobj(stream, target)
         except ArtifactNotFound as error:
-            raise InputError(
-                f"the weights {name!r} must be in {self.folder}, but they are not: only the front's are kept; "
-                "export another format and train it"
-            ) from error
+            raise not_kept(name, self.folder) from error
 
     def remove(self, name: str) -> None:
         """Forget `name`."""
@@ -65,6 +62,13 @@ class FolderArtifacts:
 
     def _store(self) -> FileSystemArtifactStore:
         return FileSystemArtifactStore(str(self.folder))
+
+
+def not_kept(name: str, place: object) -> InputError:
+    """Why what is stored nowhere cannot be read."""
+    return InputError(
+        f"the weights {name!r} must be in {place}, but they are not: only the front's are kept; export another format and train it"
+    )
 
 
 def link(study: optuna.Study, name: str) -> None:

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +32,10 @@ Storage = Annotated[
 Name = Annotated[str, typer.Argument(help="The study's name.", autocompletion=stored_names)]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=4096, help="Trials at a time. Default: one per GPU, or per CPU.")]
 Address = Annotated[str | None, typer.Option("--address", help="Join a Ray cluster from one of its nodes: `auto` or host:port.")]
-Artifacts = Annotated[Path | None, typer.Option("--artifacts", help="Folder for trained weights, shared by all workers.")]
+Artifacts = Annotated[  # no path: that would make `s3:/` of `s3://`
+    str | None,
+    typer.Option("--artifacts", metavar="PLACE", help="Where trained weights go: a folder that all workers share, or s3://BUCKET/PREFIX."),
+]
 Inline = Annotated[bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray; for debugging.")]
 MetricsPort = Annotated[
     int | None,

@@ -127,12 +127,13 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
 
 def _shared(launch: Launch) -> list[str]:
     """The shared options as the head gets them. It joins its own cluster."""
+    from allocsearch.backends.artifact_store import folder_of  # noqa: PLC0415 - imports Optuna
     from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
     left_out = {"address", "submit", "inline", "as_json"}
     given = {field.name: getattr(launch, field.name) for field in fields(launch) if field.name not in left_out}
     if given.get("artifacts") is not None:
-        given["artifacts"] = launch.options.artifacts.absolute()
+        given["artifacts"] = folder_of(given["artifacts"]) or given["artifacts"]
     if given.get("metrics_port") is None:
         given.pop("metrics_host", None)
     return [*flags(given), "--address", "auto"]
@@ -167,13 +168,15 @@ def _files(spec: Any) -> dict[str, str]:
 
 def _notes(launch: Launch, spec: Any) -> list[str]:
     """What the user may not expect of a command that runs elsewhere."""
+    from allocsearch.backends.artifact_store import folder_of  # noqa: PLC0415 - imports Optuna
     from allocsearch.backends.storage import storage_in_environment  # noqa: PLC0415 - imports Optuna
     from allocsearch.exposure import open_job_server  # noqa: PLC0415
     from allocsearch.workplace import paths_of  # noqa: PLC0415 - imports torch
 
     notes = []
-    folder = launch.options.artifacts
-    paths = [*(() if spec is None else paths_of(spec)), *([] if folder is None else [str(folder.absolute())])]
+    place = launch.options.artifacts
+    folder = None if place is None else folder_of(place)
+    paths = [*(() if spec is None else paths_of(spec)), *([] if folder is None else [str(folder)])]
     if paths:
         notes.append(f"note: these must be on the cluster's nodes, as nothing but the study travels: {', '.join(paths)}")
     if storage_in_environment():

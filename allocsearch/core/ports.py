@@ -62,14 +62,21 @@ class Executor(Protocol):
 
 
 class ArtifactStore(Protocol):
-    """Where workers leave adapters' weights: a folder or a bucket."""
+    """Where workers leave adapters' weights: a folder or a bucket.
+
+    What a machine refuses (a full disk, a network that is gone) is an OSError or a MachineError.
+    """
+
+    def check(self) -> None:
+        """Raise InputError where nothing can be stored."""
+        ...
 
     def write(self, name: str, file: Path) -> None:
         """Store a copy of `file` under `name`, replacing what is there."""
         ...
 
     def read(self, name: str, file: Path) -> None:
-        """Copy what is stored under `name` to `file`."""
+        """Copy what is stored under `name` to `file`; InputError where nothing is."""
         ...
 
     def remove(self, name: str) -> None:

@@ -107,8 +107,17 @@ class ProxyEvaluator:
 
     def forget(self, trial: Trial) -> None:
         """Remove the checkpoint of a trial that ended without its worker's doing."""
-        if isinstance(trial.outcome, Failed) and self.artifacts is not None:
-            self.artifacts.remove(self._name(trial.number, ".checkpoint"))
+        if isinstance(trial.outcome, Failed):
+            self.discard(self._name(trial.number, ".checkpoint"))
+
+    def discard(self, name: str) -> None:
+        """Remove what is stored under `name`. What cannot be removed takes up room; the search goes on."""
+        if self.artifacts is None:
+            return
+        try:
+            self.artifacts.remove(name)
+        except (OSError, MachineError) as error:
+            logs.note(f"{name} could not be removed, and stays where the artifacts are: {' '.join(str(error).split())}")
 
     def keep(self, adapted: Adapted, assignment: Assignment) -> str:
         """Store the first seed's weights, under a name that a second attempt overwrites."""

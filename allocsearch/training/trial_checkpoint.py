@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from allocsearch import logs
 from allocsearch.core import codec
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, MachineError
 from allocsearch.core.ports import ArtifactStore
 from allocsearch.core.trial import Assignment, RungScore, SeedScore
 from allocsearch.training import checkpoint
@@ -110,7 +110,7 @@ class TrialCheckpoint:
             return
         try:
             self._write(step, model, optimiser, progress)
-        except (OSError, SafetensorError) as error:
+        except (OSError, MachineError, SafetensorError) as error:
             logs.note(f"the checkpoint {self._name} could not be written: {' '.join(str(error).split())}; the trial goes on without")
         self._written = time.monotonic()
 

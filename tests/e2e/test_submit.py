@@ -59,6 +59,15 @@ def test_a_run_travels_as_its_whole_spec(sent, tiny_study):
     assert there.task.path in said
 
 
+def test_a_bucket_is_the_same_from_everywhere(cli, sent):
+    job, said = sent("resume", "tiny", "--artifacts", "s3://weights/of")
+    assert job.arguments[2:] == ["--artifacts", "s3://weights/of", "--address", "auto"]
+    assert "these must be on the cluster's nodes" not in said
+    refused = cli("resume", "tiny", "--submit", URL, "--artifacts", "s3://me:hunter2@weights", code=2)
+    assert "without credentials" in refused.stderr
+    assert "hunter2" not in refused.stderr
+
+
 def test_other_commands_travel_with_their_options(sent, tiny_study):
     assert sent("resume", "tiny", "--trials", 9, "--workers", 2)[0].arguments == [
         *("resume", "tiny", "--trials", "9", "--workers", "2", "--address", "auto")

@@ -2,11 +2,13 @@
 
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from allocsearch import spec as specs
+from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.backends.evaluation import outcome_of
 from allocsearch.core.allocation import Allocation
@@ -50,6 +52,20 @@ def test_weights_that_cannot_be_written(run, tmp_path):
     assert "make room in " in reason
     assert list(tmp_path.glob("kept/*")) == [], "no half of a file stays"
     assert isinstance(outcome_of(run, ASSIGNMENT, lambda _: True), Measured)
+
+
+def test_a_bucket_that_is_not_there(run, s3, capsys):
+    """It is asked for a checkpoint before anything is trained; the driver, which only removes, goes on."""
+    run = replace(run, artifacts=artifact_store("s3://vanished", "tiny"))
+    reason = one_line(outcome_of(run, ASSIGNMENT, lambda _: True))
+    assert "the bucket of weights must serve " in reason
+    assert "NoSuchBucket" in reason
+    run.discard("t-trial-000000.safetensors")
+    [line] = capsys.readouterr().err.splitlines()
+    assert "t-trial-000000.safetensors could not be removed, and stays where the artifacts are: the bucket" in line
+    s3.create_bucket(Bucket="vanished")
+    assert isinstance(outcome_of(run, ASSIGNMENT, lambda _: True), Measured)
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="vanished")["Contents"]] == ["tiny/t-trial-000000.safetensors"]
 
 
 def test_a_base_that_does_not_load(run):

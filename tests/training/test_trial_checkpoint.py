@@ -1,6 +1,7 @@
 """A trial that is broken off goes on from its checkpoint, to the very same result."""
 
 import contextlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from allocsearch import spec as specs
+from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
@@ -147,6 +149,15 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(make, monkeypatch, c
     monkeypatch.setattr(FolderArtifacts, "write", write)
     assert isinstance(run(ASSIGNMENT, lambda _: True), Measured)
     assert "could not be written: [Errno 28] No space left on device; the trial goes on without" in capsys.readouterr().err
+
+
+def test_a_bucket_that_refuses_costs_the_checkpoint_and_not_the_trial(make, s3, capsys):
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::weights/*/*checkpoint*"}
+    s3.put_bucket_policy(Bucket="weights", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    run = replace(make(), artifacts=artifact_store("s3://weights", "tiny"))
+    assert isinstance(run(ASSIGNMENT, lambda _: True), Measured)
+    assert "could not be written: the bucket of weights must serve " in capsys.readouterr().err
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="weights")["Contents"]] == ["tiny/t-trial-000003.safetensors"]
 
 
 def test_memory_that_runs_out_later_begins_anew_in_smaller_passes(make, monkeypatch):
