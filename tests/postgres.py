@@ -57,6 +57,12 @@ class PostgresServer:
         self.process.send_signal(how)
         self.process.wait(timeout=30)
 
+    def remove(self):
+        """Stop it where it runs, and leave nothing of it."""
+        if self.process is not None:
+            self.stop()
+        shutil.rmtree(self.root)
+
     def restart(self):
         """Crash, and come back."""
         self.stop(signal.SIGQUIT)
@@ -74,9 +80,7 @@ def postgres():
         server.start()
         yield server
     finally:
-        if server.process is not None:
-            server.stop()
-        shutil.rmtree(server.root)
+        server.remove()
 
 
 @pytest.fixture(scope="session")

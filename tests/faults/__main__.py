@@ -54,8 +54,8 @@ def following(done, *, hits, rounds, where):
 def strike_all(options):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "tests.faults.driver", "allocsearch.backends.ray_executor"])
     server = PostgresServer()
-    server.start()
     try:
+        server.start()
         with started_when_needed() as cluster:
             while fault := following(lines(options.results), hits=options.hits, rounds=options.rounds, where=options.where):
                 line = tried(fault, len(lines(options.results)), server, cluster() if fault.where == "cluster" else None)
@@ -64,7 +64,7 @@ def strike_all(options):
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()
     finally:
-        server.stop()
+        server.remove()
 
 
 def tried(fault, index, server, cluster):
