@@ -6,6 +6,8 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process that runs tests has a core of its own; read when PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["RAY_AUTH_MODE"] = "disabled"  # or sessions would take the token that a home folder happens to have, and some would not
+
 from pathlib import Path
 
 import pytest

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from allocsearch import logs
 
 _CODE: Final = 130
 _SHOW_CURSOR: Final = "\x1b[?25h"  # a live view hides it
+_SOON_SECONDS: Final = 0.01
 
 
 @contextmanager
@@ -25,9 +26,12 @@ def in_two_steps() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGINT, _first)
+    theirs = sys.unraisablehook
+    sys.unraisablehook = _heeding(theirs)
     try:
         yield
     finally:
+        sys.unraisablehook = theirs
         if signal.getsignal(signal.SIGINT) is _first:  # else the process is about to end, and a second Ctrl-C must still end it at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -37,6 +41,19 @@ def _first(_number: int, _frame: Any) -> None:
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # a statement that is broken off is rolled back, with a traceback in its log
     _write("interrupted: clearing up; Ctrl-C again leaves at once")
     raise KeyboardInterrupt
+
+
+def _heeding(theirs: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for errors that Python swallows, such as those in finalisers, into which a signal may fall: the interrupt comes again soon."""
+
+    def hook(swallowed: Any) -> None:
+        if not issubclass(swallowed.exc_type, KeyboardInterrupt):
+            theirs(swallowed)
+            return
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+
+    return hook
 
 
 def _second(_number: int, _frame: Any) -> None:
