@@ -30,15 +30,20 @@ def holders(folder):
 
 
 def watched(running):
-    """What `ps` shows of a process and its descendants until it ends, and the environments of the descendants."""
+    """What `ps` shows of a process and its descendants until it ends, and the environments of the descendants.
+
+    Those of what lives for longer than a look or two: a child that has not begun its own program yet shows its parent's environment.
+    """
     commands, environments = set(), set()
-    root = psutil.Process(running.pid)
+    root, earlier = psutil.Process(running.pid), set()
     while running.poll() is None:
-        for process in [root, *root.children(recursive=True)]:
+        there = {root, *root.children(recursive=True)}
+        for process in there:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 commands.add(" ".join(process.cmdline()))
-                if process.pid != root.pid:
+                if process in earlier - {root}:
                     environments.add(str(process.environ()))
+        earlier = there
         with contextlib.suppress(psutil.TimeoutExpired):
             root.wait(0.5)
     return commands, environments
