@@ -6,7 +6,7 @@ import pytest
 
 from tests.conformance.toy import Desk
 
-pytest.register_assert_rewrite("tests.conformance.study_cases", "tests.conformance.executor_cases")
+pytest.register_assert_rewrite(*(f"tests.conformance.{name}_cases" for name in ("end", "executor", "proposal", "study")))
 
 _names = count()
 
