@@ -4,9 +4,6 @@ Shapes are small and uneven (layers that lack a target, odd widths), so that a f
 equal layers is found out.
 """
 
-import os
-
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from allocsearch.core.allocation import Allocation, LayerPlan
@@ -16,18 +13,6 @@ from allocsearch.core.layout import Axis, PartSpace, Sharing
 from allocsearch.core.space import SpaceTemplate
 from allocsearch.core.targets import GROUP_OF, GROUPS
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Lost, Measured, RungScore, SeedScore, Stopped
-
-# Shared cores make a deadline a source of noise; a continuous integration run must not depend on its random seed.
-settings.register_profile(
-    "laws",
-    deadline=None,
-    max_examples=80,
-    derandomize="CI" in os.environ,
-    report_multiple_bugs=False,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.load_profile("laws")
 
 TARGETS = tuple(GROUP_OF)
 FAMILIES = (("q", "k", "v", "o", "gate", "up", "down"), ("qkv", "o", "up", "down"), ("q", "v"), ("qkv", "o", "gate_up", "down"))
