@@ -1,7 +1,9 @@
 """YAML documents: where the named ones lie, how they are read, and error lines that say where and what to type instead."""
 
 import os
+import shlex
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from allocsearch.core.errors import InputError, quoted, shown
 
 Folder = Literal["search_spaces", "studies"]
-_FOLDERS: Final = "ALLOCSEARCH_FOLDERS"
+FOLDERS: Final = "ALLOCSEARCH_FOLDERS"
 _MAX_BYTES: Final = 4_000_000
 _KEY_TAGS: Final = (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge")
 # What PyYAML's constructors raise beside their own errors, as for `!!int ''` or a 13th month.
@@ -49,8 +51,21 @@ def named(folder: Folder) -> dict[str, Path]:
     return {path.stem: path for path in sorted(home.glob("*.yaml"))}
 
 
-def find(source: str, folder: Folder, *, beside: Path | None = None, given_as: str | None = None) -> Path:
-    """The document that `source` names: a shipped name, or a path, relative to the folder `beside` where that is given.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Where the document stands that names another: what it names is relative to its folder.
+
+    Attributes:
+        folder: its own.
+        confined: whether what it names must lie there, or in a folder that `ALLOCSEARCH_FOLDERS` names.
+    """
+
+    folder: Path
+    confined: bool = True
+
+
+def find(source: str, folder: Folder, *, beside: Beside | None = None, given_as: str | None = None) -> Path:
+    """The document that `source` names: a shipped name, or a path, relative to what it stands `beside` where that is given.
 
     An error begins with what the source was `given_as`, such as an option; without it, with the folder.
     """
@@ -65,36 +80,45 @@ def find(source: str, folder: Folder, *, beside: Path | None = None, given_as: s
     raise InputError(f"{given_as or folder}: {quoted(source)} must be a file or one of {shown(shipped)}, but it is neither{hint}")
 
 
-def located(name: str, beside: Path | None = None) -> Path | None:
-    """The file or folder that `name` means; None where nothing is there.
-
-    With `beside`, the folder of the document that names it, it is relative to that, and is confined as `ALLOCSEARCH_FOLDERS` says.
+def located(name: str, beside: Beside | None = None) -> Path | None:
+    """The file or folder that `name` means on the command line or, with `beside`, in a document; None where nothing is there.
 
     Raises:
-        InputError: where it lies elsewhere.
+        InputError: where a document may not name it.
     """
     path = None
     try:
-        path = (beside or Path()) / Path(name).expanduser()
+        path = (beside.folder if beside else Path()) / Path(name).expanduser()
         inside = beside is None or _is_inside(path, beside)
         there = inside and path.exists()
     except (OSError, RuntimeError, ValueError):  # a name that no system takes, or the home of an unknown user
-        inside, there = beside is None or _FOLDERS not in os.environ, False
+        inside, there = beside is None, False
     if not inside:
         raise InputError(
-            f"what a document names must lie in its own folder or in one that {_FOLDERS} names, but {quoted(name)} does not: "
-            "add its folder there, or name it on the command line"
+            f"what a document names must lie in its own folder or in one that {FOLDERS} names, but {quoted(name)} does not: "
+            f"put it there, or allow its folder{_to_allow(path)}"
         )
     return path if there else None
 
 
-def _is_inside(path: Path, beside: Path) -> bool:
-    """Whether `path`, its links followed, lies where the document in the folder `beside` may point: anywhere where nobody has said."""
-    said = os.environ.get(_FOLDERS)
-    if said is None:
-        return True
-    folders = [beside, *(Path(folder).expanduser() for folder in said.split(os.pathsep) if folder)]
-    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+def _is_inside(path: Path, beside: Beside) -> bool:
+    """Whether `path`, its links followed, lies where the document may point."""
+    folders = [beside.folder, *(Path(folder).expanduser() for folder in _allowed())]
+    return not beside.confined or any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _allowed() -> list[str]:
+    """The folders beside its own into which a document may point."""
+    return [folder for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+
+
+def _to_allow(path: Path | None) -> str:
+    """What to type."""
+    if path is None:
+        return ""
+    place = path.resolve()
+    folder = place if place.is_dir() else place.parent
+    return f": export {FOLDERS}={shlex.quote(os.pathsep.join([*_allowed(), str(folder)]))}"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -103,14 +103,12 @@ def resume(
         yield Run(catalog, record, planned, evaluator=evaluator, options=options, say=say, confirmation=confirmation)
 
 
-def source_of(study: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The file that a spec came from, so that a resume can tell whether it was edited since; nothing for a shipped study."""
+def source_of(study: str, overrides: Mapping[str, Any], spec: StudySpec) -> dict[str, Any]:
+    """The file that `spec` came from, so that a resume can tell whether it was edited since; nothing for a shipped study."""
     if study in named("studies"):
         return {}
-    given = {key: value for key, value in overrides.items() if value is not None}
-    for key in ("space", "task"):  # a path that the user typed must mean the same file from any other folder
-        if isinstance(given.get(key), str) and Path(given[key]).is_file():
-            given[key] = str(Path(given[key]).resolve())
+    resolved = spec.to_json()  # a path that the user typed must mean the same from any other folder
+    given = {key: resolved[key] for key, value in overrides.items() if value is not None}
     return {"file": str(Path(study).expanduser().resolve()), "overrides": given}
 
 
@@ -179,7 +177,7 @@ def _unchanged(record: StudyRecord) -> StudySpec:
     file = source.get("file")
     if file is None or not Path(file).is_file():
         return record.spec  # the one in the database is the study's; the file was only its first form
-    now = specs.load(file, source.get("overrides", {}))
+    now = specs.load(file, source.get("overrides", {}), confined=False)  # what it names was allowed when the study began
     changes = [change for change in specs.diff(record.spec, now) if not change.startswith(_MAY_CHANGE)]
     if changes:
         raise InputError(

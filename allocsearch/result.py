@@ -185,7 +185,7 @@ def run(
         begun = (
             driver.resume(spec.name, num_trials=spec.trials, options=options, say=say)
             if resume and same
-            else driver.start(spec, source=driver.source_of(study, overrides), options=options, say=say)
+            else driver.start(spec, source=driver.source_of(study, overrides, spec), options=options, say=say)
         )
         with begun as running:
             _drive(running, num_trials=spec.trials, quiet=quiet)

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from allocsearch import documents
+from allocsearch.builtin_models import BUILTIN_MODELS
 from allocsearch.core.budget import Budget
 from allocsearch.core.choices import Metric, Objective, Sampler
 from allocsearch.core.errors import InputError, quoted, shown
 from allocsearch.core.warm_starts import SCORED_STARTS, WARM_STARTS
+from allocsearch.documents import Beside
 from allocsearch.followup_spec import ConfirmationSpec, ReplicationSpec
 from allocsearch.limits_spec import NEUTRAL, LimitsSpec
 from allocsearch.proxy_spec import ProxySpec, Seed
@@ -181,8 +183,10 @@ class StudySpec(Closed):
 _Model = TypeVar("_Model", bound=Closed)
 
 
-def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+def load(source: str, overrides: Mapping[str, Any] | None = None, *, confined: bool = True) -> StudySpec:
     """The study that `source` names (a name under `studies/`, or a path), with `overrides` of its top-level keys.
+
+    What its file names must lie in its folder or in one that `ALLOCSEARCH_FOLDERS` names, where it is `confined`.
 
     Raises:
         InputError: one line that says which file, line and key, or which option, what must hold, and the nearest known name.
@@ -192,13 +196,13 @@ def load(source: str, overrides: Mapping[str, Any] | None = None) -> StudySpec:
     for key, value in given.items():
         if value == "":
             raise InputError(f"{documents.option(key)} must say something, but it is empty: leave it out for what the study says")
-    data = {**documents.read(path), **given}
+    data, beside = {**documents.read(path), **given}, Beside(path.parent, confined)
     # A path on the command line is relative to where the user stands, one in a file to that file.
     for key, read in (("space", _space_document), ("task", task_document)):
         if key in data:
-            data[key] = read(data[key], given_as=documents.option(key)) if key in given else read(data[key], beside=path.parent)
+            data[key] = read(data[key], given_as=documents.option(key)) if key in given else read(data[key], beside=beside)
     if isinstance(data.get("model"), str):
-        data["model"] = _model_place(data["model"], beside=path.parent, is_given="model" in given)
+        data["model"] = _model_place(data["model"], beside=beside, is_given="model" in given)
     return _validated(StudySpec, data, where=str(path), path=path, given=given.keys())
 
 
@@ -222,7 +226,7 @@ def _validated(model: type[_Model], data: dict[str, Any], *, where: str, path: P
         raise documents.invalid(error, model, where=where, path=path, given=given) from error
 
 
-def _space_document(value: Any, *, beside: Path | None = None, given_as: str | None = None) -> Any:
+def _space_document(value: Any, *, beside: Beside | None = None, given_as: str | None = None) -> Any:
     if not isinstance(value, str):
         return value
     path = documents.find(value, "search_spaces", beside=beside, given_as=given_as)
@@ -230,7 +234,7 @@ def _space_document(value: Any, *, beside: Path | None = None, given_as: str | N
     return _validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
 
 
-def task_document(value: Any, *, beside: Path | None = None, given_as: str = "task") -> Any:
+def task_document(value: Any, *, beside: Beside | None = None, given_as: str = "task") -> Any:
     """A task by name stays a name; a path to a YAML file is read; data paths become absolute."""
     if isinstance(value, str):
         if not value.endswith((".yaml", ".yml")):
@@ -239,18 +243,22 @@ def task_document(value: Any, *, beside: Path | None = None, given_as: str = "ta
         if file is None:
             raise InputError(f"{given_as}: {quoted(value)} must be a file that is there, but it is not")
         task = _validated(TaskSpec, documents.read(file), where=str(file), path=file)
-        value, beside = task.model_dump(mode="json", by_alias=True, exclude_none=True), file.parent
+        value = task.model_dump(mode="json", by_alias=True, exclude_none=True)
+        beside = Beside(file.parent, confined=beside is None or beside.confined)
     if not isinstance(value, dict):
         return value
     given = {key: value[key] for key in ("path", "test_path") if isinstance(value.get(key), str)}
-    return {**value, **{key: str((documents.located(name, beside) or (beside or Path()) / name).absolute()) for key, name in given.items()}}
+    folder = beside.folder if beside else Path()
+    return {**value, **{key: str((documents.located(name, beside) or folder / name).absolute()) for key, name in given.items()}}
 
 
-def _model_place(model: str, *, beside: Path, is_given: bool) -> str:
+def _model_place(model: str, *, beside: Beside, is_given: bool) -> str:
     """A folder of weights by its absolute path, so that workers and resumes find it from anywhere; any other name as it is."""
     folder = documents.located(model, None if is_given else beside)
     if is_given and folder is None and model.startswith((".", "/", "~")):
         raise InputError(f"--model: {quoted(model)} must be a folder that is there, or a hub id or a built-in name, but nothing is there")
+    if not is_given and folder is None and model not in BUILTIN_MODELS and Path(model).is_dir():
+        raise InputError(f"model: what a study's file names lies beside it, but {quoted(model)} lies here: name it yourself with --model")
     return str(folder.resolve()) if folder is not None and folder.is_dir() else model
 
 

@@ -32,6 +32,14 @@ settings.register_profile(
 settings.load_profile("laws")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _shared_folders(tmp_path_factory):
+    """A test's study may name what other fixtures wrote."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALLOCSEARCH_FOLDERS", str(tmp_path_factory.getbasetemp()))
+        yield
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """Folder of the built-in SmolLM2-135M, pulled once per machine; for tests marked `slow`."""

@@ -18,7 +18,8 @@ def edited(tmp_path):
     """The record of a study and its spec as resumed, after its file was given other limits."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(QUICKSTART), encoding="utf-8")
-    record = StudyRecord("s", specs.load(str(path)), {"source": driver.source_of(str(path), {})}, (), frozenset(), None)
+    spec = specs.load(str(path))
+    record = StudyRecord("s", spec, {"source": driver.source_of(str(path), {}, spec)}, (), frozenset(), None)
 
     def resumed(**limits):
         path.write_text(yaml.safe_dump({**QUICKSTART, "limits": limits}), encoding="utf-8")
@@ -33,6 +34,21 @@ def test_how_often_trials_are_kept_may_change_and_is_heeded(edited, seconds):
     assert before.limits.checkpoint_seconds == 120.0
     assert after.limits.checkpoint_seconds == seconds
     assert after.digest == before.digest
+
+
+def test_a_resume_from_another_folder_and_without_leave_reads_what_the_study_began_with(tmp_path, monkeypatch):
+    """The study's file names data elsewhere, which was allowed then, and the user named a model by a relative path."""
+    there, rows = tmp_path / "there", {"name": "rows", "path": "../rows.csv", "template": "{text}", "label_column": "y"}
+    (there / "model").mkdir(parents=True)
+    (there / "study.yaml").write_text(yaml.safe_dump({**QUICKSTART, "task": rows}), encoding="utf-8")
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", str(tmp_path))
+    monkeypatch.chdir(there)
+    overrides = {"model": "./model", "budget": "1%", "name": None}
+    spec = specs.load("study.yaml", overrides)
+    record = StudyRecord("s", spec, {"source": driver.source_of("study.yaml", overrides, spec)}, (), frozenset(), None)
+    monkeypatch.delenv("ALLOCSEARCH_FOLDERS")
+    monkeypatch.chdir(tmp_path)
+    assert driver._unchanged(record) == spec
 
 
 def test_what_would_change_results_is_refused(edited):

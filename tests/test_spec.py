@@ -228,8 +228,8 @@ def named(tmp_path, write, monkeypatch):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("key", ["rows", "test rows", "model", "task", "space"])
-def test_where_folders_are_named_a_study_does_not_point_out_of_them(named, tmp_path, monkeypatch, key, place):
-    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
+def test_a_study_points_out_of_its_folder_only_where_that_is_allowed(named, tmp_path, monkeypatch, key, place):
+    monkeypatch.delenv("ALLOCSEARCH_FOLDERS", raising=False)
     with pytest.raises(InputError, match="must lie in its own folder or in one that ALLOCSEARCH_FOLDERS names") as caught:
         named(key, place)
     assert "\n" not in str(caught.value)
@@ -243,7 +243,7 @@ def test_where_folders_are_named_a_study_does_not_point_out_of_them(named, tmp_p
 
 def test_the_home_of_nobody_is_no_way_out(named, monkeypatch):
     monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
-    with pytest.raises(InputError, match="must lie in its own folder"):
+    with pytest.raises(InputError, match=r"must lie in its own folder .* does not: put it there, or allow its folder$"):
         named("rows", "~nobody-of-that-name/../../outside")
 
 
@@ -255,10 +255,21 @@ def test_what_lies_with_the_study_or_on_the_command_line_is_not_confined(named, 
     assert spec.load(str(tmp_path / "home" / "study.yaml"), {"model": outside}).model == outside
 
 
-@pytest.mark.parametrize("place", PLACES[:3])
-def test_where_none_are_named_a_study_may_point_anywhere(named, monkeypatch, place):
-    monkeypatch.delenv("ALLOCSEARCH_FOLDERS", raising=False)
-    assert named("rows", place).task.path.endswith("rows.jsonl")
+def test_the_error_says_what_to_type_to_allow_a_folder_and_that_allows_it(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "/nowhere")
+    for key in ("rows", "model"):  # a file's folder, and the folder itself
+        with pytest.raises(InputError, match=f"allow its folder: export ALLOCSEARCH_FOLDERS=/nowhere:{tmp_path}/outside$") as caught:
+            named(key, "link")
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", str(caught.value).rpartition("=")[2])
+    assert named("rows", "link").task.path.endswith("rows.jsonl")
+
+
+def test_a_model_in_the_users_folder_is_not_taken_for_one_beside_the_study(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^model: what a study's file names lies beside it, but 'outside' lies here: .* with --model$"):
+        named("model", "outside")
+    study = str(tmp_path / "home" / "study.yaml")
+    assert spec.load(study, {"model": "outside"}).model == str(tmp_path / "outside")
 
 
 def test_a_task_may_be_a_file_of_its_own(write, tmp_path):

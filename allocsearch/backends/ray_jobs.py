@@ -39,11 +39,13 @@ class Job:
         name: the study's.
         arguments: those of allocsearch; no secret among them.
         files: text by name, in the folder in which it runs.
+        variables: of its environment.
     """
 
     name: str
     arguments: Sequence[str]
     files: Mapping[str, str]
+    variables: Mapping[str, str]
 
     @property
     def entrypoint(self) -> str:
@@ -69,7 +71,7 @@ class JobServer:
         with tempfile.TemporaryDirectory(prefix="allocsearch-") as folder, self._explained():
             for name, text in job.files.items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
-            environment = {"working_dir": folder} if job.files else {}
+            environment = {"env_vars": dict(job.variables), **({"working_dir": folder} if job.files else {})}
             return str(self._client.submit_job(entrypoint=job.entrypoint, submission_id=wanted, runtime_env=environment))
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> int:

@@ -1,6 +1,7 @@
 """What the commands that train trials have in common: their options, and `--submit`, which sends such a command to a cluster."""
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -114,7 +115,7 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
     server = JobServer(launch.submit)
     for line in _notes(launch, spec):
         say(line)
-    job_id = server.submit(Job(name, [*arguments, *_shared(launch)], _files(spec)))
+    job_id = server.submit(Job(name, [*arguments, *_shared(launch)], _files(spec), _variables(spec)))
     say(f"job {job_id} is in the hands of {server.url}")
     try:
         code = server.follow(job_id, lambda text: typer.echo(text, err=True, nl=False))
@@ -164,6 +165,16 @@ def _files(spec: Any) -> dict[str, str]:
     import yaml  # noqa: PLC0415 - with the rest of what reads studies
 
     return {STUDY_FILE: yaml.safe_dump(spec.to_json(), sort_keys=False, allow_unicode=True)}
+
+
+def _variables(spec: Any) -> dict[str, str]:
+    """There the study may point to what it was allowed to point to here, and to nothing else."""
+    if spec is None:
+        return {}
+    from allocsearch.documents import FOLDERS  # noqa: PLC0415 - with the rest of what reads studies
+    from allocsearch.workplace import paths_of  # noqa: PLC0415 - imports torch
+
+    return {FOLDERS: os.pathsep.join(paths_of(spec))}
 
 
 def _notes(launch: Launch, spec: Any) -> list[str]:

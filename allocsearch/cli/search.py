@@ -59,7 +59,7 @@ def run(
         say(f"study {name!r} of the same spec is finished already; this is its result")
         _show_result(launch, name)
         return
-    source = driver.source_of(study, overrides)
+    source = driver.source_of(study, overrides, parsed)
     with (
         logs.about(study=name),
         metered(launch.metrics_port, launch.metrics_host) as meter,

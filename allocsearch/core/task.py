@@ -1,13 +1,15 @@
 """`TaskSource`: where a task's rows come from and how a row becomes a prompt with its answer. A value; reading is `training`'s."""
 
+import re
 import string
 from dataclasses import dataclass
 from typing import Final
 
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, quoted, shown
 
 BUILTIN_TASKS: Final = ("sentence-polarity",)
 """Names that need neither a hub data set nor a file."""
+_HUB_ID: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # no path of a machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class TaskSource:
         return self.hub is None and self.path is None
 
     def _check_origin(self) -> None:
+        if self.hub is not None and not _HUB_ID.fullmatch(self.hub):
+            raise InputError(f"`hub` must be the id of a data set, such as allenai/ai2_arc, but {self.name!r} has {quoted(self.hub)}")
         if self.hub is not None and self.path is not None:
             raise InputError(f"a task must have one origin, but {self.name!r} has hub {self.hub!r} and path {self.path!r}: remove one")
         if self.is_builtin and self.name not in BUILTIN_TASKS:

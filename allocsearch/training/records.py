@@ -68,8 +68,13 @@ def read_hub(source: TaskSource, split: str) -> Records:
     """Rows of one split of a hub data set, from its cache where the hub is out of reach. Code in the repository is never run.
 
     Raises:
-        InputError: for an unknown data set, configuration, revision or split, and where there is no way to reach the hub.
+        InputError: for an unknown data set, configuration, revision or split, where there is no way to reach the hub, and where the
+            id is also a folder's name, which the client would read instead.
     """
+    if Path(str(source.hub)).exists():
+        raise InputError(
+            f"`hub` must be the id of a data set, but {source.hub!r} lies here: give its file as `path`, or call from elsewhere"
+        )
     import datasets  # noqa: PLC0415 - seconds to import, and local files do not need it
 
     where = "/".join(part for part in (source.hub, source.config, split) if part)

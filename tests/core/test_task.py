@@ -23,6 +23,10 @@ BAD = [
     ({**CHOICE, "name": "a\u202eb"}, "must be one line of printable characters"),
     ({**CHOICE, "name": " "}, "must be one line of printable characters"),
     ({**CHOICE, "hub": "x"}, "must have one origin"),
+    *[
+        ({**CHOICE, "path": None, "hub": hub}, "must be the id of a data set")
+        for hub in ("/etc", "../x", "x/..", "~/x", "a/b/c", "", "s3://b")
+    ],
     ({**CHOICE, "max_rows": 0}, "`max_rows >= 1` must hold"),
     ({**CHOICE, "config": "c"}, "`config` belongs to a task with `hub`"),
     ({**CHOICE, "revision": "c"}, "`revision` belongs to a task with `hub`"),

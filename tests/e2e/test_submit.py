@@ -57,6 +57,7 @@ def test_a_run_travels_as_its_whole_spec(sent, tiny_study):
     assert there == specs.load(str(file), {"trials": 9})
     assert "these must be on the cluster's nodes" in said
     assert there.task.path in said
+    assert job.variables == {"ALLOCSEARCH_FOLDERS": f"{there.task.path}:{there.model}"}
 
 
 def test_a_bucket_is_the_same_from_everywhere(cli, sent):
@@ -74,7 +75,7 @@ def test_other_commands_travel_with_their_options(sent, tiny_study):
     ]
     job, _ = sent("confirm", "tiny", "--seeds", 2)
     assert job.arguments == ["confirm", "tiny", "--candidates", "3", "--seeds", "2", "--address", "auto"]
-    assert job.files == {}
+    assert job.files == job.variables == {}
     job, _ = sent("calibrate", tiny_study(), "--no-scores", "--seeds", 4)
     assert job.arguments[:8] == ["calibrate", "study.yaml", "--allocations", "12", "--seeds", "4", "--no-scores", "--metric"]
 
@@ -144,7 +145,7 @@ def head(cli):
     (cli.home / "url").write_text(f"sqlite:///{cli.home}/{SECRET}.db")
     cli.env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cli.home / "token")}
     cli.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{cli.env['PATH']}"
-    env = {**cli.env, "ALLOCSEARCH_STORAGE_FILE": str(cli.home / "url")}
+    env = {**cli.env, "ALLOCSEARCH_STORAGE_FILE": str(cli.home / "url"), "ALLOCSEARCH_FOLDERS": ""}
     process = subprocess.Popen([sys.executable, "-c", HEAD, str(port)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while process.stdout.readline() != "ready\n":
         assert process.poll() is None, "the head must start"

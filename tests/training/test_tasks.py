@@ -189,6 +189,14 @@ def test_hub_data_use_the_data_sets_own_label_names(monkeypatch):
     assert asked == [("owner/films", "plain", {"split": split, "revision": "v1"}) for split in ("train", "test")]
 
 
+def test_a_folder_is_not_read_for_a_hub_data_set_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "private.csv").write_text("text,label\nsecret,0\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="must be the id of a data set, but 'films' lies here"):
+        load_task(TaskSource(name="films", hub="films", template="{text} is", label_column="label"))
+
+
 def test_a_hub_data_set_without_a_network_is_one_line_at_once(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     source = TaskSource(name="films", hub="no-such-owner-here/films", template="{text} is", label_column="label")
