@@ -21,7 +21,7 @@ def artifact_store(place: str | Path, study: str) -> ArtifactStore:
     """
     found = _bucket(place)
     if found is None:
-        return FolderArtifacts(Path(place) / study)
+        return FolderArtifacts(_absolute(place) / study)  # it travels to workers, and each of them works in a folder of its own
     if find_spec("boto3") is None:
         raise InputError(EXTRA)
     bucket, prefix = found
@@ -34,7 +34,16 @@ def folder_of(place: str | Path) -> Path | None:
     Raises:
         InputError: where it is neither a folder nor a bucket.
     """
-    return Path(place).absolute() if _bucket(place) is None else None
+    return _absolute(place) if _bucket(place) is None else None
+
+
+def _absolute(folder: str | Path) -> Path:
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:  # `~somebody`
+        raise InputError(
+            f"artifacts must be kept in a folder of a known user, but {str(folder)!r} is of nobody: write its path out"
+        ) from error
 
 
 def _bucket(place: str | Path) -> tuple[str, str] | None:

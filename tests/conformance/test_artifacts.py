@@ -171,6 +171,24 @@ def test_another_url_is_refused_without_repeating_it(place):
         assert "hunter" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["out", Path("out"), "~/out"])
+def test_a_folder_is_the_same_one_wherever_a_worker_works(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = artifact_store(place, "tiny")
+    assert folder_of(place) == tmp_path / "out"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "a").write_bytes(b"weights")
+    store.write("trial-0", tmp_path / "a")
+    assert (tmp_path / "out" / "tiny" / "trial-0").read_bytes() == b"weights"
+
+
+def test_nobodys_home_is_refused_in_a_line():
+    with pytest.raises(InputError, match="'~nobody-of-this-name/out' is of nobody"):
+        artifact_store("~nobody-of-this-name/out", "tiny")
+
+
 @pytest.mark.parametrize("place", ["s3://weights", "s3://weights/", "s3://weights/of/", "s3://weights//of"])
 def test_slashes_at_an_end_mean_nothing(place):
     assert str(artifact_store(place, "tiny")) == ("s3://weights/of/tiny" if "of" in place else "s3://weights/tiny")

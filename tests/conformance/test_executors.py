@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import signal
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.backends.inline_executor import InlineExecutor
 from allocsearch.core.errors import InputError
+from allocsearch.core.ports import ArtifactStore
 from allocsearch.core.trial import RungScore, Stopped
 from allocsearch.search.schedule import halving
 from tests.conformance.executor_cases import HALVING, ExecutorCases, states
@@ -126,6 +129,18 @@ def endless(assignment, report):
     """All but trial 0 train on and on."""
     time.sleep(600 if assignment.number else 0)
     return measured(assignment)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Leaves each trial's weights in a store."""
+
+    artifacts: ArtifactStore
+
+    def __call__(self, assignment, report):
+        with tempfile.NamedTemporaryFile() as weights:
+            self.artifacts.write(f"w{assignment.number}", Path(weights.name))
+        return measured(assignment, artifact=f"w{assignment.number}")
 
 
 class Loading:
@@ -250,6 +265,14 @@ class TestRay(ExecutorCases):
         list(executor.run(study, evaluate))
         assert f"has torch {ray_nodes.package_versions()['torch']}, not 0.4.1" in study.failure_report
         assert study.num_finished == 0
+
+    def test_weights_are_kept_where_the_driver_looks_for_them(self, desk, executor, monkeypatch, tmp_path):
+        """Ray gives each trial a working folder of its own, where a relative path would mean another one."""
+        monkeypatch.chdir(tmp_path)
+        store = artifact_store("out", "demo")
+        store.check()
+        list(executor.run(desk.create(trials=2), Keeping(store)))
+        assert sorted(path.name for path in (tmp_path / "out" / "demo").iterdir()) == ["w0", "w1"]
 
     def test_workers_keep_what_they_loaded_and_say_nothing_on_the_terminal(self, desk, executor, capfd):
         study = desk.create(trials=5)
