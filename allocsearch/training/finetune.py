@@ -29,7 +29,7 @@ from allocsearch.training import memory
 from allocsearch.training.bench import Bench, bench_of, forget
 from allocsearch.training.checkpoint import UnfitError
 from allocsearch.training.proxy import Adapted, NonFiniteError, StoppedEarly
-from allocsearch.training.trial_checkpoint import Progress, TrialCheckpoint, identity
+from allocsearch.training.trial_checkpoint import Progress, TrialCheckpoint, discard, identity
 
 _PASSES_WITH_LITTLE_MEMORY: Final = 8
 """Activations shrink to an eighth. Weights and optimiser state stay, so many more passes would cost time and save little."""
@@ -111,13 +111,9 @@ class ProxyEvaluator:
             self.discard(self._name(trial.number, ".checkpoint"))
 
     def discard(self, name: str) -> None:
-        """Remove what is stored under `name`. What cannot be removed takes up room; the search goes on."""
-        if self.artifacts is None:
-            return
-        try:
-            self.artifacts.remove(name)
-        except (OSError, MachineError) as error:
-            logs.note(f"{name} could not be removed, and stays where the artifacts are: {' '.join(str(error).split())}")
+        """Remove what is stored under `name`; see `trial_checkpoint.discard`."""
+        if self.artifacts is not None:
+            discard(self.artifacts, name)
 
     def keep(self, adapted: Adapted, assignment: Assignment) -> str:
         """Store the first seed's weights, under a name that a second attempt overwrites."""

@@ -117,7 +117,7 @@ class TrialCheckpoint:
     def remove(self) -> None:
         """The trial has ended, or begins anew."""
         self._stored = None
-        self._store.remove(self._name)
+        discard(self._store, self._name)
 
     def _write(self, step: int, model: Any, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
         generators = {"generator/cpu": torch.get_rng_state()}
@@ -129,6 +129,14 @@ class TrialCheckpoint:
             tensors = {**generators, **checkpoint.tensors_of(model, optimiser)}
             checkpoint.save(file, tensors, step=step, identity=self._identity, notes=notes)
             self._store.write(self._name, file)
+
+
+def discard(store: ArtifactStore, name: str) -> None:
+    """Remove what is stored under `name`. What cannot be removed takes up room; the trial and the search go on."""
+    try:
+        store.remove(name)
+    except (OSError, MachineError) as error:
+        logs.note(f"{name} could not be removed, and stays where the artifacts are: {' '.join(str(error).split())}")
 
 
 def _progress_to_json(progress: Progress) -> dict[str, Any]:

@@ -160,18 +160,37 @@ def test_a_bucket_that_refuses_costs_the_checkpoint_and_not_the_trial(make, s3, 
     assert [each["Key"] for each in s3.list_objects_v2(Bucket="weights")["Contents"]] == ["tiny/t-trial-000003.safetensors"]
 
 
-def test_memory_that_runs_out_later_begins_anew_in_smaller_passes(make, monkeypatch):
-    run = make()
-    whole = run(ASSIGNMENT, lambda _: True)
+@pytest.mark.parametrize("runs_out", [False, True])
+def test_a_bucket_that_lets_nothing_be_removed_costs_no_trial(make, s3, monkeypatch, capsys, runs_out):
+    """A trial that had ended would be trained again, until its attempts are used up."""
+    bucket = f"keeping-{runs_out}".lower()
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    run = replace(make(), artifacts=artifact_store(f"s3://{bucket}", "tiny"))
+    if runs_out:
+        run_out_of_memory(monkeypatch, step=3)
+    assert isinstance(run(ASSIGNMENT, lambda _: True), Measured)
+    assert capsys.readouterr().err.count(f"{KEPT} could not be removed, and stays where the artifacts are: the bucket") == 1 + runs_out
+
+
+def run_out_of_memory(monkeypatch, *, step):
+    """At that step, where a batch is trained in one pass."""
     steps = iter(range(1, 100))
     original = proxy.Training._backward
 
     def backward(training, batch):
-        if training._num_passes == 1 and next(steps) == 3:
+        if training._num_passes == 1 and next(steps) == step:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(training, batch)
 
     monkeypatch.setattr(proxy.Training, "_backward", backward)
+
+
+def test_memory_that_runs_out_later_begins_anew_in_smaller_passes(make, monkeypatch):
+    run = make()
+    whole = run(ASSIGNMENT, lambda _: True)
+    run_out_of_memory(monkeypatch, step=3)
     again = run(ASSIGNMENT, lambda _: True)
     assert again.statistics["micro_batch"] == 1
     assert [(rung.seed, rung.step) for rung in again.rungs] == [(rung.seed, rung.step) for rung in whole.rungs]
