@@ -97,7 +97,7 @@ class Catalog:
             attrs = study.user_attrs
             spec = _spec_of(name, attrs)
             frozen = study.get_trials(deepcopy=False)
-            records.check_ours(name, frozen)
+            records.check_ours(name, (trial.user_attrs for trial in frozen))
             waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
             beside = self._counted(name)
             trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
@@ -153,7 +153,9 @@ class Catalog:
             with engine.connect() as connection:
                 return short_rows(connection, study_id, *also), wall_seconds(connection, study_id)
 
-        return self._lasting.read(look)
+        found = self._lasting.read(look)
+        records.check_ours(study.study_name, (row.attrs for row in found[0]))
+        return found
 
     def _kinds_beside(self, name: str) -> list[Companion]:
         there = set(optuna.get_all_study_names(self._lasting))

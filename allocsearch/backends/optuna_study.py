@@ -68,7 +68,7 @@ class OptunaStudy:
         self._artifacts = set(artifacts.linked(study))
         self._base: SeedScore | None = records.base_score(study)
         frozen = study.get_trials(deepcopy=False)
-        records.check_ours(study.study_name, frozen)
+        records.check_ours(study.study_name, (trial.user_attrs for trial in frozen))
         self._mirror = None if num_trials is None else self._new_mirror(num_trials)
         for trial in frozen:
             self._take_in(trial)

@@ -29,7 +29,8 @@ from ray._private import auto_init_hook, ray_constants, services, utils, worker 
 from allocsearch.core.errors import InputError  # noqa: E402
 
 _REACH_SECONDS: Final = 5
-_SECRETS: Final = ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
+SECRETS: Final = ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
+"""Variables that nothing in a cluster is to inherit; docker/on-cluster knows them, too."""
 
 
 def refuse_ray_client(address: str | None) -> None:
@@ -134,7 +135,7 @@ def session(*, num_cpus: int, address: str | None) -> Iterator[None]:
     if address is None:
         _stay_on_loopback()
     # What a session starts inherits the environment, and workers have no business with the database.
-    with _explained(address), without_variables(*_SECRETS), _without_command_line():
+    with _explained(address), without_variables(*SECRETS), _without_command_line():
         _reach(address)
         ray.init(
             address="local" if address is None else address,

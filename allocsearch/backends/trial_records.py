@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.budget import Cost
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, shown
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Measured, SeedScore, Stopped, Trial
 from allocsearch.search.ledger import Charge
@@ -75,10 +75,14 @@ def _gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[
     return attrs if base is None else attrs | {"gain_per_million_params": (outcome.accuracy - base.accuracy) / millions}
 
 
-def check_ours(name: str, trials: Iterable[FrozenTrial]) -> None:
-    """Raise InputError where study `name` has trials of somebody else's."""
-    if any("allocation" not in trial.user_attrs for trial in trials):
-        raise InputError(f"every trial of study {name!r} must have been made by allocsearch, but some have no allocation")
+def check_ours(name: str, stored: Iterable[Mapping[str, Any]]) -> None:
+    """Raise InputError where study `name`, of whose trials these are the attributes by number, has trials of somebody else's."""
+    strange = [number for number, attrs in enumerate(stored) if "trainable_params" not in attrs]
+    if strange:
+        raise InputError(
+            f"every trial of study {name!r} must have been made by allocsearch, but these were not: {shown(strange)}; "
+            "search under another name"
+        )
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:

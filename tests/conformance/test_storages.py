@@ -248,11 +248,22 @@ def test_a_study_that_is_not_ours_is_left_alone(catalog):
 
 def test_a_trial_that_is_not_ours_is_found(catalog):
     catalog.create("ours", spec_of(), {})
-    optuna.load_study(storage=catalog.url, study_name="ours").ask()
-    with pytest.raises(InputError, match="every trial of study 'ours' must have been made by allocsearch"):
-        catalog.record("ours")
-    with pytest.raises(InputError, match="every trial of study 'ours' must have been made by allocsearch"):
-        catalog.open("ours", spec_of(), proposals_of(spec_of()))
+    theirs = optuna.load_study(storage=catalog.url, study_name="ours")
+    theirs.add_trial(optuna.create_trial(values=[0.5, 100.0]))
+    for read in (catalog.glance, catalog.front, catalog.record, lambda name: catalog.open(name, spec_of(), proposals_of(spec_of()))):
+        with pytest.raises(
+            InputError, match="every trial of study 'ours' must have been made by allocsearch, but these were not: 0; search"
+        ):
+            read("ours")
+
+
+def test_a_trial_beside_a_study_that_is_not_ours_is_found(catalog):
+    catalog.create("ours", spec_of(), {})
+    catalog.open_companion("ours", "confirmation", spec_of(), proposals_of(spec_of()), {})
+    optuna.load_study(storage=catalog.url, study_name="ours/confirmation").ask()
+    for read in (catalog.glance, catalog.record):
+        with pytest.raises(InputError, match="every trial of study 'ours/confirmation' must have been made by allocsearch"):
+            read("ours")
 
 
 def test_the_target_can_be_raised(catalog):

@@ -15,6 +15,8 @@ import psutil
 import pytest
 import yaml
 
+from allocsearch.backends.ray_session import SECRETS
+
 FOLDER = Path(__file__).parents[2] / "docker"
 SERVICES = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
 BINARIES = Path(sys.executable).parent
@@ -81,16 +83,23 @@ def test_the_dashboard_becomes_healthy(environment):
 
 
 def test_a_driver_keeps_the_database_from_the_node_that_it_starts(tmp_path, environment):
+    told = " ".join(f"${{{name}-none}}" for name in SECRETS)
+    none, all_of_them = (" ".join([word] * len(SECRETS)) for word in ("none", "here"))
     for name in ("ray", "allocsearch"):
         stub = tmp_path / name
-        stub.write_text(f'#!/bin/sh\necho "{name} $* ${{ALLOCSEARCH_STORAGE_FILE-none}} ${{ALLOCSEARCH_STORAGE-none}}" >>"$HOME/calls"\n')
+        stub.write_text(f'#!/bin/sh\necho "{name} $* {told}" >>"$HOME/calls"\n')
         stub.chmod(0o755)
-    given = {**environment, "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}", "ALLOCSEARCH_STORAGE": "url", "RAY_HEAD": "head:6379"}
+    given = {
+        **environment,
+        **dict.fromkeys(SECRETS, "here"),
+        "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}",
+        "RAY_HEAD": "head:6379",
+    }
     run([FOLDER / "on-cluster", "resume", "quick start"], given)
     assert (tmp_path / "calls").read_text().splitlines() == [
-        "ray health-check --address head:6379 none none",
-        "ray start --address=head:6379 --num-cpus=0 --num-gpus=0 --disable-usage-stats none none",
-        f"allocsearch resume quick start {tmp_path}/url url",
+        f"ray health-check --address head:6379 {none}",
+        f"ray start --address=head:6379 --num-cpus=0 --num-gpus=0 --disable-usage-stats {none}",
+        f"allocsearch resume quick start {all_of_them}",
     ]
     (tmp_path / "ray").write_text("#!/bin/sh\nexit 1\n")
     found = subprocess.run([FOLDER / "on-cluster", "status"], env={**given, "RAY_HEAD_TRIES": "1"}, capture_output=True, check=False)
