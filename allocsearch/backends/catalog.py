@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -20,6 +20,7 @@ from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.schema import require_own
 from allocsearch.backends.standing import Row, charges_of, promising, short_rows, summed, wall_seconds
 from allocsearch.backends.storage import explained, open_storage, storage_url
+from allocsearch.backends.study_names import companions_in, names_in
 from allocsearch.backends.study_record import (
     COUNTED,
     OF,
@@ -70,7 +71,7 @@ class Catalog:
     def names(self) -> list[str]:
         """The studies in this storage, allocsearch's or not; companions are left out."""
         with explained(self.url):
-            return sorted(name for name in optuna.get_all_study_names(self._lasting) if not _is_companion(name))
+            return self._lasting.read(names_in)
 
     def create(self, name: str, spec: StudySpec, attrs: Mapping[str, Any]) -> None:
         """Make a study with everything that a resume or a reader needs to know of it."""
@@ -108,8 +109,8 @@ class Catalog:
 
     def _counted(self, name: str) -> dict[Companion, StudyRecord]:
         """What was trained beside study `name` and is charged to it."""
-        found = {} if _is_companion(name) else {kind: self.companion(name, kind) for kind in COUNTED}
-        return {kind: beside for kind, beside in found.items() if beside is not None}
+        there = self._beside(name)
+        return {kind: self.record(f"{name}/{kind}") for kind in COUNTED if kind in there}
 
     def glance(self, name: str) -> StudyRecord:
         """How a study stands, in a number of statements that does not grow with it: a record without trials.
@@ -121,7 +122,8 @@ class Catalog:
             study = self._load(name)
             attrs = study.user_attrs
             spec = _spec_of(name, attrs)
-            kinds = self._kinds_beside(name)
+            there = self._beside(name)
+            kinds = [kind for kind in COUNTED if kind in there]
             rows, wall = self._short(study, spec.metric, *(["allocation"] if "replicas" in kinds else []))
             charges = charges_of(rows)
             for kind in kinds:
@@ -157,16 +159,15 @@ class Catalog:
         records.check_ours(study.study_name, (row.attrs for row in found[0]))
         return found
 
-    def _kinds_beside(self, name: str) -> list[Companion]:
-        there = set(optuna.get_all_study_names(self._lasting))
-        return [] if _is_companion(name) else [kind for kind in COUNTED if f"{name}/{kind}" in there]
+    def _beside(self, name: str) -> Mapping[Companion, int]:
+        return self._lasting.read(lambda engine: companions_in(engine, name))
 
     def _best(self, name: str, rows: Sequence[Row], spec: StudySpec) -> Point | None:
         read = self._promising(name, rows, spec)
         return results.picked(read, "best", spec.metric) if read else None
 
     def _promising(self, name: str, rows: Sequence[Row], spec: StudySpec, *, whole_front: bool = False) -> tuple[Trial, ...]:
-        beside = None if _is_companion(name) else self.companion(name, "replicas")
+        beside = self.companion(name, "replicas")
         replicas = () if beside is None else beside.trials
         known = {str(trial.assignment.allocation) for trial in replicas}
         chosen = promising(rows, replicated=known, metric=spec.metric, whole_front=whole_front)
@@ -181,8 +182,7 @@ class Catalog:
     def companion(self, name: str, kind: Companion) -> StudyRecord | None:
         """What was trained beside study `name`, or None where nothing was."""
         with explained(self.url):
-            there = optuna.get_all_study_names(self._lasting)
-        return self.record(f"{name}/{kind}") if f"{name}/{kind}" in there else None
+            return self.record(f"{name}/{kind}") if kind in self._beside(name) else None
 
     def open_companion(
         self,
@@ -237,10 +237,6 @@ def _spec_of(name: str, attrs: Mapping[str, Any]) -> StudySpec:
     if SPEC not in attrs:
         raise InputError(f"study {name!r} must have been made by allocsearch, but it has no spec: choose another name")
     return StudySpec.from_json(attrs[SPEC], where=f"the stored spec of study {name!r}")
-
-
-def _is_companion(name: str) -> bool:
-    return name.rpartition("/")[2] in get_args(Companion) and "/" in name
 
 
 def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:

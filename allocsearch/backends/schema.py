@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from allocsearch.backends import own_tables
@@ -69,8 +71,8 @@ def schemas_of(url: str | None) -> Schemas:
     url = storage_url(url)
     with explained(url):
         parsed = parsed_url(url)
-        if is_sqlite(parsed) and "uri" not in parsed.query and not Path(str(parsed.database)).exists():
-            return Schemas(Schema("Optuna", "missing"), Schema("allocsearch", "missing"))  # to connect would make the file
+        if is_absent(parsed):
+            return Schemas(Schema("Optuna", "missing"), Schema("allocsearch", "missing"))
         with engine_at(url) as engine:
             tables, own = set(sqlalchemy.inspect(engine).get_table_names()), _own(engine)
         if _STAMP not in tables:
@@ -78,6 +80,14 @@ def schemas_of(url: str | None) -> Schemas:
         with _storage_as_it_is(url) as storage:
             version, wanted, known = storage.get_current_version(), storage.get_head_version(), storage.get_all_versions()
         return Schemas(Schema("Optuna", _state(version, wanted, known), version, wanted), own)
+
+
+def is_absent(url: URL) -> bool:
+    """Whether to connect to `url` would make a file, which a look must not do."""
+    if not is_sqlite(url):
+        return False
+    name = str(url.database)
+    return not Path(unquote(urlsplit(name).path) if "uri" in url.query else name).exists()
 
 
 def upgrade(url: str | None) -> tuple[Schemas, Schemas]:

@@ -1,7 +1,6 @@
 """What the shell completes beside commands, options and listed values: names in the package and in the storage. Empty: file names."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import typer
@@ -14,14 +13,11 @@ def study_names(incomplete: str) -> list[str]:
 
 def stored_names(context: typer.Context, incomplete: str) -> list[str]:
     """Of studies in the storage; none where it cannot be read, and no database is made of it."""
-    from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
-    from allocsearch.backends.storage import storage_url  # noqa: PLC0415
+    from allocsearch.backends.storage import storage_url  # noqa: PLC0415 - imports Optuna
+    from allocsearch.backends.study_names import names_at  # noqa: PLC0415
 
     try:
-        url = storage_url(context.params.get("storage"))
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-            return []
-        return _beginning(Catalog(url).names(), incomplete)
+        return _beginning(names_at(storage_url(context.params.get("storage"))), incomplete)
     except Exception:  # noqa: BLE001 - the reason: a shell shows nothing but names, whatever is wrong with a database
         return []
 

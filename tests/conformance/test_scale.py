@@ -158,3 +158,14 @@ def test_a_study_without_a_finished_trial_has_no_best(desk):
     assert found == status_json(desk.record())
     assert (found["best"], found["counts"]["running"]) == (None, 1)
     assert desk.stored().trials[0].state == TrialState.RUNNING
+
+
+def test_names_and_companions_are_found_without_reading_what_studies_know(desk):
+    """Of which their figures are most."""
+    finish(desk.create(trials=2))
+    catalog = Catalog(desk.url)
+    catalog.open_companion(desk.name, "random", desk.spec, proposals_of(desk.spec), {})
+    with statements(catalog._storage) as sent:
+        assert desk.name in catalog.names()
+        assert catalog.companion(desk.name, "replicas") is None
+    assert len(sent) == 2
