@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from allocsearch import page
 from allocsearch.backends.catalog import Catalog
+from allocsearch.backends.commands import command
 from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import LostLeaseError
 from allocsearch.figures import Figure
@@ -97,11 +98,12 @@ def _reading(told: Report | None) -> Section:
 
 
 def _next(record: StudyRecord, told: Report | None) -> Section:
+    """Without the storage, which each reader of the dashboard may reach at an address of their own."""
     if record.num_missing or told is None:
-        return Section("next", "Next", ("If its driver is gone:",), listings=(("command", f"allocsearch resume {record.name}"),))
+        return Section("next", "Next", ("If its driver is gone:",), listings=(("command", command("resume", record.name)),))
     confirmed = record.is_complete and record.confirmation.candidates > 0
-    command = f"allocsearch export {record.name} --format peft -o best" if confirmed else f"allocsearch confirm {record.name}"
-    return Section("next", "Next", listings=(("command", command),))
+    words = ("export", record.name, "--format", "peft", "-o", "best") if confirmed else ("confirm", record.name)
+    return Section("next", "Next", listings=(("command", command(*words)),))
 
 
 def framed(figure: Figure) -> go.Figure:

@@ -157,7 +157,7 @@ def _winner_of(catalog: Catalog, name: str, here: StudyRecord, *, shift: int) ->
         raise InputError(f"studies must share model and data to be compared, but {name!r} differs in {', '.join(differing)}")
     found = evidence(catalog, other, trial=results.picked(other.trials, "best", other.spec.metric).trial.number)
     if found is None:
-        raise InputError(f"a study to compare with must have been confirmed, but {name!r} has not: allocsearch confirm {name}")
+        raise InputError(f"a study to compare with must have been confirmed, but {name!r} has not: {catalog.command('confirm', name)}")
     row = found.winner
     own = Replicated(row.results.number + shift, row.results.params, row.results.scores)
     return Row(f"{name}: {row.label}", row.trial, own, None, is_baseline=True, seconds=row.seconds)

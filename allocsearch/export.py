@@ -17,8 +17,8 @@ from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
 
-def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point, str]:
-    """The trial to export and why.
+def choose(record: StudyRecord, *, trial: int | None, pick: Pick, see: str) -> tuple[Point, str]:
+    """The trial to export and why; `see` is the command that tells which trials there are.
 
     Raises:
         InputError: where that trial is not a finished one.
@@ -29,9 +29,7 @@ def choose(record: StudyRecord, *, trial: int | None, pick: Pick) -> tuple[Point
     for point in results.points(record.trials):
         if point.trial.number == trial:
             return point, f"trial {trial}, chosen by hand"
-    raise InputError(
-        f"a trial to export must have finished, but trial {trial} of {record.name!r} has not: see allocsearch status {record.name}"
-    )
+    raise InputError(f"a trial to export must have finished, but trial {trial} of {record.name!r} has not: see {see}")
 
 
 def config(

@@ -64,7 +64,7 @@ def export(
     if form not in get_args(Format):
         raise InputError(f"a format must be one of {', '.join(get_args(Format))}, but got {form!r}")
     record = catalog.record(name)
-    chosen, why = exports.choose(record, trial=trial, pick=pick)
+    chosen, why = exports.choose(record, trial=trial, pick=pick, see=catalog.command("status", name))
     shape = model_shape(record.spec.model, record.spec.revision)
     assignment = chosen.trial.assignment
     layers: list[Mapping[str, Any]] = views.cost_json(assignment.allocation, shape, assignment.routing)["per_layer"]

@@ -3,7 +3,6 @@
 A report is sections of text, tables, figures and commands; `page` makes HTML or Markdown of it.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from allocsearch import tables
+from allocsearch.backends.commands import command
 from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.budget import short_count
 from allocsearch.core.choices import Metric
@@ -168,7 +168,7 @@ def _on_test_rows(found: Evidence) -> Section:
 def _on_search_rows(record: StudyRecord, winner: Point, calibration: Calibration | None, metric: Metric) -> Section:
     points = results.points(record.trials)
     baselines = [point for point in results.baselines(record.trials) if point.trial.number != winner.trial.number]
-    todo = f"On the search rows only, which named the winner; for the last word: allocsearch confirm {record.name}"
+    todo = f"On the search rows only, which named the winner; for the last word: {command('confirm', record.name)}"
     if not baselines:
         return Section("comparison", "Comparison", (todo, "No baseline has finished that the winner could be compared with."))
     variance = None if calibration is None else calibration.signal(metric).variances.allocation_seed
@@ -197,19 +197,16 @@ def _confirmed_later(record: StudyRecord) -> Iterator[str]:
     asked = record.confirmation
     if asked == record.spec.confirmation or not asked.candidates:
         return
-    options = [f"--candidates {asked.candidates}", f"--seeds {asked.seeds}"]
-    options += [] if asked.random_trials is None else [f"--random-trials {asked.random_trials}"]
-    options += [] if asked.margin is None else [f"--margin {asked.margin:g}"]
-    yield f"allocsearch confirm {shlex.quote(record.name)} {' '.join(options)}"
+    yield command("confirm", record.name, **asked.model_dump())
 
 
 def _again(record: StudyRecord, pick: Pick) -> Section:
-    name, file = shlex.quote(record.name), shlex.quote(f"{record.name}.yaml")
+    """Without a storage: who reads the page has another one."""
     commands = (
-        f"allocsearch run {file}" + (f" --trials {record.num_trials}" if record.num_trials != record.spec.trials else ""),
+        command("run", f"{record.name}.yaml", trials=record.num_trials if record.num_trials != record.spec.trials else None),
         *_confirmed_later(record),
-        f"allocsearch compare {name} --pick {pick}",
-        f"allocsearch export {name} --pick {pick} -o {shlex.quote(f'{record.name}-{pick}.yaml')}",
+        command("compare", record.name, pick=pick),
+        command("export", record.name, pick=pick, output=f"{record.name}-{pick}.yaml"),
     )
     versions = tuple((str(package), str(version)) for package, version in dict(record.attrs.get("versions", {})).items())
     digests = tuple((key, str(record.attrs[key])) for key in ("spec_hash", "task_digest", "model_digest") if key in record.attrs)

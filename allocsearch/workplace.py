@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from allocsearch.backends.artifact_store import artifact_store, folder_of
-from allocsearch.commands import command
+from allocsearch.backends.commands import command
 from allocsearch.core.ports import ArtifactStore, Executor
 from allocsearch.core.versions import versions_of
 from allocsearch.home import home

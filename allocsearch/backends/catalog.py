@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
 from allocsearch.backends.artifacts import linked
+from allocsearch.backends.commands import command
 from allocsearch.backends.lasting import LastingStorage
 from allocsearch.backends.lease import Fence, Lease, holder_of
 from allocsearch.backends.optuna_quiet import experimental
@@ -43,10 +44,14 @@ class Catalog:
     """All studies at one storage URL (None: the SQLite file in the home folder)."""
 
     def __init__(self, url: str | None) -> None:
-        self.url = storage_url(url)
+        self.url, self._given = storage_url(url), url
         self._storage: RDBStorage = open_storage(url)
         self._lasting = LastingStorage(self._storage)
         self._fence = Fence(self._storage.scoped_session.session_factory)
+
+    def command(self, *words: object) -> str:
+        """`allocsearch WORDS` on this storage, to be typed next."""
+        return command(*words, storage=self._given)
 
     @contextmanager
     def driving(self, name: str) -> Iterator[None]:
@@ -58,7 +63,7 @@ class Catalog:
         """
         with explained(self.url):
             require_own(self._storage.engine, self.url)
-            self._fence.lease = lease = Lease(self._storage.engine, name)
+            self._fence.lease = lease = Lease(self._storage.engine, name, see=self.command("status", name))
         with lease.renewed():
             try:
                 yield
@@ -79,7 +84,7 @@ class Catalog:
             try:
                 study = optuna.create_study(storage=self._lasting, study_name=name, directions=list(DIRECTIONS[spec.objective]))
             except optuna.exceptions.DuplicatedStudyError as error:
-                raise InputError(f"a new study needs a new name, but {name!r} exists: try allocsearch resume {name}") from error
+                raise InputError(f"a new study needs a new name, but {name!r} exists: try {self.command('resume', name)}") from error
             with experimental():
                 study.set_metric_names(list(METRICS[spec.objective]))
             # The spec comes last: a study without one was never started, and `record` says so.
@@ -229,7 +234,9 @@ class Catalog:
         except KeyError:
             names = self.names()
             near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else "it has none yet: allocsearch run"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"it has {shown(names)}" if names else f"it has none yet: {self.command('run')}"
+            )
             raise InputError(f"a study named {name!r} must be in the storage, but it is not: {hint}") from None
 
 

@@ -96,12 +96,17 @@ def holder_of(engine: sa.Engine, study: str) -> Holder | None:
 class Lease:
     """The right to drive `study`, as long as `epoch` is the one in the database.
 
+    Args:
+        engine: of the storage.
+        study: its name.
+        see: the command that shows how the study stands, for whoever loses it.
+
     Raises:
         InputError: where another driver has it.
     """
 
-    def __init__(self, engine: sa.Engine, study: str) -> None:
-        self.study, self.seconds = study, lease_seconds()
+    def __init__(self, engine: sa.Engine, study: str, *, see: str) -> None:
+        self.study, self.seconds, self._see = study, lease_seconds(), see
         self._engine = engine
         self.epoch = self._take(Holder.here())
 
@@ -134,7 +139,7 @@ class Lease:
             now = "nobody" if row is None or not row.expires_at else str(_holder(row))
             raise LostLeaseError(
                 f"only the driver that holds a study may write to it, but {self.study!r} is held by {now} now: "
-                f"nothing was overwritten; see allocsearch status {self.study}"
+                f"nothing was overwritten; see {self._see}"
             )
 
     @property

@@ -31,7 +31,7 @@ def calibrate(
 ) -> None:
     """Measure seed noise and rank correlations on your own model and task, and what seeds and rows can resolve."""
     from allocsearch import spec as specs  # noqa: PLC0415 - imports pydantic
-    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+    from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
     from allocsearch.core.warm_starts import ONE_SHOT  # noqa: PLC0415
     from allocsearch.search.recommendation import UNITS, recommend  # noqa: PLC0415
 

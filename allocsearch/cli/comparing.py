@@ -27,7 +27,7 @@ def compare(
     On the test rows where the study was confirmed, else on the search rows.
     """
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
-    from allocsearch.commands import command  # noqa: PLC0415
+    from allocsearch.backends.commands import command  # noqa: PLC0415
     from allocsearch.evidence import calibration_of, evidence  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 

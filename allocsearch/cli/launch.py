@@ -60,7 +60,7 @@ class Launch:
 
     def command(self, *words: object) -> str:
         """`allocsearch WORDS` in the same place, to be typed next."""
-        from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+        from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
         return str(self.options.command(*words, *flags({"json": self.as_json})))
 
@@ -75,7 +75,7 @@ class LongLaunch(Launch):
 
     def command(self, *words: object) -> str:
         """Watched as this one."""
-        from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+        from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
         host = None if self.metrics_port is None or self.metrics_host == LOOPBACK else self.metrics_host
         return super().command(*words, *flags({"metrics_port": self.metrics_port, "metrics_host": host}))
@@ -129,7 +129,7 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
 def _shared(launch: Launch) -> list[str]:
     """The shared options as the head gets them. It joins its own cluster."""
     from allocsearch.backends.artifact_store import folder_of  # noqa: PLC0415 - imports Optuna
-    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+    from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
     left_out = {"address", "submit", "inline", "as_json"}
     given = {field.name: getattr(launch, field.name) for field in fields(launch) if field.name not in left_out}

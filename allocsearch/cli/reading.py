@@ -40,7 +40,7 @@ def status(
         watching.watch(lambda: catalog.glance(name), lambda: catalog.front(name), every=every)
         return
     if name is None:
-        _show_names(catalog.names(), as_json=as_json)
+        _show_names(catalog.names(), start=catalog.command("run", "--budget", "8M-params"), as_json=as_json)
         return
     found = views.status_json(catalog.glance(name))
     if as_json:
@@ -49,18 +49,18 @@ def status(
         _show_status(found, storage)
 
 
-def _show_names(names: list[str], *, as_json: bool) -> None:
+def _show_names(names: list[str], *, start: str, as_json: bool) -> None:
     if as_json:
         print_json({"studies": names})
     elif names:
         typer.echo("\n".join(names))
     else:
-        say("no study yet; start one with: allocsearch run --budget 8M-params")
+        say(f"no study yet; start one with: {start}")
 
 
 def _show_status(found: dict[str, Any], storage: str | None) -> None:
     from allocsearch import terminal  # noqa: PLC0415
-    from allocsearch.commands import command  # noqa: PLC0415
+    from allocsearch.backends.commands import command  # noqa: PLC0415
 
     counts, best = found["counts"], found["best"]
     rows = [[state, counts[state]] for state in counts]
@@ -111,7 +111,7 @@ def front(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     """The Pareto front of accuracy against trainable parameters."""
     from allocsearch import terminal, views  # noqa: PLC0415 - imports Optuna
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
-    from allocsearch.commands import command  # noqa: PLC0415
+    from allocsearch.backends.commands import command  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 
     record = Catalog(storage).record(name)

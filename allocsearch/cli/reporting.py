@@ -21,7 +21,7 @@ def report(
     """Write a study as one file that needs no network: figures, comparison, spec, environment. Works while the study runs."""
     from allocsearch import page  # noqa: PLC0415 - imports Plotly
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
-    from allocsearch.commands import command  # noqa: PLC0415
+    from allocsearch.backends.commands import command  # noqa: PLC0415
     from allocsearch.formats.writing import write_text  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
     from allocsearch.telling import tell  # noqa: PLC0415 - imports torch

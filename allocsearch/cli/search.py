@@ -81,7 +81,7 @@ def resume(
 ) -> None:
     """Continue a study to its target number of trials, after any kind of death."""
     spending = {"max_hours": max_hours, "max_gpu_hours": max_gpu_hours, "max_tokens": max_tokens}
-    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+    from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
 
     if launch.submit is not None:
         submit(launch, name, ["resume", name, *flags({"trials": trials, **spending})])
@@ -115,16 +115,15 @@ def confirm(
     ] = None,
 ) -> None:
     """Train the best few and all baselines anew with fresh seeds, and score them on the test rows. Continues after any death."""
-    given = {"candidates": candidates, "seeds": seeds, "random_trials": random_trials, "margin": margin}
-    from allocsearch.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
+    from allocsearch.backends.commands import flags  # noqa: PLC0415 - imports SQLAlchemy
     from allocsearch.spec import ConfirmationSpec  # noqa: PLC0415
 
-    words = ["confirm", name, *flags(given)]
+    wanted = ConfirmationSpec(candidates=candidates, seeds=seeds, random_trials=random_trials, margin=margin)
+    words = ["confirm", name, *flags(wanted.model_dump())]
     if launch.submit is not None:
         submit(launch, name, words)
     with loading():
         from allocsearch import driver  # noqa: PLC0415
-    wanted = ConfirmationSpec.model_validate(given)
     with (
         logs.about(study=name),
         metered(launch.metrics_port, launch.metrics_host) as meter,
@@ -159,8 +158,8 @@ def _drive(running: Any, meter: Meter, launch: LongLaunch, *, num_trials: int, a
 def _show_result(launch: LongLaunch, name: str) -> None:
     from allocsearch import terminal, views  # noqa: PLC0415
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415
+    from allocsearch.backends.commands import command  # noqa: PLC0415
     from allocsearch.cli.comparing import show_evidence  # noqa: PLC0415
-    from allocsearch.commands import command  # noqa: PLC0415
     from allocsearch.evidence import evidence, evidence_json  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
 

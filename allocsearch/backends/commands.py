@@ -3,20 +3,22 @@
 import shlex
 from collections.abc import Mapping
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from allocsearch.backends.urls import holds_secret, shown_url
 
 
 def command(*words: object, **options: object) -> str:
-    """`allocsearch WORDS --options`, as it works when it is pasted into a shell.
+    """`allocsearch WORDS --options`, which works as it stands when it is pasted into a shell, unless the storage holds a password.
 
-    A storage whose URL holds a password stands before it, as the variable that keeps it out of `ps`, with `***` for the password.
+    A password is never repeated: its URL stands before the command, in the variable that keeps it out of `ps`, and `***` has to be
+    replaced by hand. Of a URL that cannot be parsed any part may be one: it is left out altogether.
     """
-    url = options.get("storage")
-    hidden = isinstance(url, str) and _holds_secret(url)
-    given = {key: value for key, value in options.items() if key != "storage" or not hidden}
+    url = options.pop("storage", None)
+    parsed = _parsed(url)
+    hidden = parsed is not None and holds_secret(parsed)
+    given = options if parsed is None or hidden else {"storage": url, **options}
     line = shlex.join(["allocsearch", *map(str, words), *flags(given)])
     return f"ALLOCSEARCH_STORAGE={shlex.quote(shown_url(str(url)))} {line}" if hidden else line
 
@@ -32,8 +34,8 @@ def flags(given: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _holds_secret(url: str) -> bool:
+def _parsed(url: object) -> URL | None:
     try:
-        return holds_secret(make_url(url))
-    except (ArgumentError, ValueError):  # a part of it may be one
-        return True
+        return make_url(url) if isinstance(url, str) else None
+    except (ArgumentError, ValueError):
+        return None
