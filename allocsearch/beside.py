@@ -10,10 +10,11 @@ from typing import Any, Final
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import Companion
 from allocsearch.core.trial import Assignment, Trial
+from allocsearch.options import Options
 from allocsearch.planning import Plan
 from allocsearch.search.ledger import Ledger
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import LimitReachedError, Options, Say, TooManyFailuresError, executor_of
+from allocsearch.workplace import LimitReachedError, Say, TooManyFailuresError, executor_of
 
 MADE_WITH: Final = ("versions", "shape_digest", "task_digest", "model_digest")
 """What a study's attributes say of what its results depend on."""

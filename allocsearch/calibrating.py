@@ -18,6 +18,7 @@ from allocsearch.core.trial import Assignment
 from allocsearch.core.warm_starts import ONE_SHOT, SCORED_STARTS
 from allocsearch.evidence import RESULT
 from allocsearch.models import head_of
+from allocsearch.options import HERE, Options
 from allocsearch.planning import Plan, plan
 from allocsearch.scores.starts import ScoredStart, one_shot_scores, scored_starts
 from allocsearch.search import results
@@ -25,7 +26,7 @@ from allocsearch.search.calibration import Calibration, calibrate
 from allocsearch.search.finalists import CALIBRATION_SEEDS, fresh_seeds
 from allocsearch.search.replicates import replicated
 from allocsearch.spec import StudySpec
-from allocsearch.workplace import HERE, Options, Say, prepare, versions
+from allocsearch.workplace import Say, prepare, versions
 
 _ANOTHER_SEED: Final = 2_000_003
 _SHARES_OF_STEPS: Final = (0.25, 0.5, 0.75)

@@ -15,6 +15,7 @@ from allocsearch.core.errors import InputError, shown
 from allocsearch.documents import invalid, named
 from allocsearch.evidence import calibration_of
 from allocsearch.limits_spec import NEUTRAL, LimitsSpec
+from allocsearch.options import HERE, Options
 from allocsearch.planning import Plan, plan
 from allocsearch.running import SCORED, TRANSFERRED, Run
 from allocsearch.scores.starts import scored_starts
@@ -22,7 +23,7 @@ from allocsearch.search import recommendation
 from allocsearch.search.recommendation import warning
 from allocsearch.search.transfer import transferred
 from allocsearch.spec import ConfirmationSpec, StudySpec
-from allocsearch.workplace import HERE, Options, Say, prepare, versions
+from allocsearch.workplace import Say, prepare, versions
 
 _NUM_TRANSFERRED: Final = 5
 _MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.", *(f"limits.{name}" for name in NEUTRAL))

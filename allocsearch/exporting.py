@@ -16,8 +16,9 @@ from allocsearch.evidence import evidence
 from allocsearch.exported import ExportedConfig
 from allocsearch.formats.writing import write, write_text
 from allocsearch.models import head_of, model_shape, resolve
+from allocsearch.options import Options
 from allocsearch.search.results import Pick, Point
-from allocsearch.workplace import Options, artifacts_of
+from allocsearch.workplace import artifacts_of
 
 Format = Literal["yaml", "peft", "mola", "guilomo", "moa", "lora"]
 _OWN: Final = ("yaml", "peft")

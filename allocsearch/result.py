@@ -12,11 +12,11 @@ from allocsearch.backends.study_record import StudyRecord
 from allocsearch.core.errors import InfeasibleError
 from allocsearch.evidence import Evidence
 from allocsearch.exporting import Export, Format
+from allocsearch.options import Options
 from allocsearch.running import Run
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 from allocsearch.telling import proof
-from allocsearch.workplace import Options
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,6 +13,7 @@ from allocsearch.core.allocation import Allocation
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InfeasibleError
 from allocsearch.core.trial import Measured, Trial
+from allocsearch.options import Options
 from allocsearch.planning import Plan
 from allocsearch.scores.starts import ScoredStart
 from allocsearch.search import results
@@ -22,7 +23,7 @@ from allocsearch.search.transfer import Transferred
 from allocsearch.spec import ConfirmationSpec
 from allocsearch.stages import Stages
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import LimitReachedError, Options, Say, TooManyFailuresError, executor_of
+from allocsearch.workplace import LimitReachedError, Say, TooManyFailuresError, executor_of
 
 SCORED: Final = "scored_starts"
 TRANSFERRED: Final = "transferred_starts"

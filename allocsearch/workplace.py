@@ -1,19 +1,16 @@
 """What a driver needs on its machine: the evaluator with its model and data at hand, and an executor."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from allocsearch.backends.artifact_store import artifact_store, folder_of
-from allocsearch.backends.commands import command
+from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.core.ports import ArtifactStore, Executor
 from allocsearch.core.versions import versions_of
 from allocsearch.home import home
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
+from allocsearch.options import Options, paths_of
 from allocsearch.planning import Plan
-from allocsearch.resources_spec import ResourcesSpec
 from allocsearch.spec import StudySpec
 from allocsearch.training.finetune import ProxyEvaluator
 from allocsearch.training.tasks import load_task
@@ -23,38 +20,12 @@ Say = Callable[[str], None]
 _PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What may differ from machine to machine without changing what a study finds."""
-
-    storage: str | None = None
-    workers: int | None = None
-    address: str | None = None
-    artifacts: str | Path | None = None
-    inline: bool = False
-    resources: ResourcesSpec = field(default_factory=ResourcesSpec)
-
-    def __post_init__(self) -> None:
-        """A place that may hold a password is refused before it is shown or sent anywhere."""
-        if self.artifacts is not None:
-            folder_of(self.artifacts)
-
-    def command(self, *words: object) -> str:
-        """`allocsearch WORDS` with these options, to be typed next."""
-        mine = {"storage": self.storage, "workers": self.workers, "address": self.address, "artifacts": self.artifacts}
-        return command(*words, **mine, inline=self.inline, **self.resources.model_dump())
-
-
 class TooManyFailuresError(RuntimeError):
     """The study is paused because too many of its trials failed; its text says what they share."""
 
 
 class LimitReachedError(RuntimeError):
     """The study has spent what it may before all of it was done; its text says which limit that was."""
-
-
-HERE: Final = Options()
-"""This machine, with everything at its default."""
 
 
 def versions() -> dict[str, str]:
@@ -110,9 +81,3 @@ def executor_of(planned: Plan, num_trials: int, options: Options, say: Say) -> E
     local = local_resources(options.workers, num_trials=num_trials, wish=wish)
     say(f"starting Ray with {local.num_workers} worker{'s' if local.num_workers != 1 else ''} for {planned.shape.architecture}")
     return RayExecutor(local)
-
-
-def paths_of(spec: StudySpec) -> tuple[str, ...]:
-    """Files and folders that every trial reads: local data, and a model that is a folder."""
-    given = (spec.task.path, spec.task.test_path, spec.model if Path(spec.model).is_absolute() else None)
-    return tuple(path for path in given if path is not None)

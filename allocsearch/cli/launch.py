@@ -42,7 +42,7 @@ class Launch:
     @property
     def options(self) -> Any:
         """As the driver takes them."""
-        from allocsearch.workplace import Options  # noqa: PLC0415 - imports torch
+        from allocsearch.options import Options  # noqa: PLC0415 - imports Optuna
 
         return Options(self.storage, self.workers, self.address, getattr(self, "artifacts", None), self.inline, self._resources())
 
@@ -88,7 +88,10 @@ def launches(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def launched(**given: Any) -> None:
-        command(launch.annotation(**{each.name: given.pop(each.name) for each in shared}), **given)
+        asked = launch.annotation(**{each.name: given.pop(each.name) for each in shared})
+        if asked.submit is not None:
+            _check(asked)  # what cannot be sent is told before anything is read or loaded for it
+        command(asked, **given)
 
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in shared]
     launched.__signature__ = inspect.Signature([*own, *keywords])  # type: ignore[attr-defined]
@@ -105,10 +108,9 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
         spec: a study that travels along, as `STUDY_FILE`.
 
     Raises:
-        InputError: where the command could not run there, or would carry a password.
+        InputError: where no job server answers, or the place of weights holds a password.
         typer.Exit: always, at the end.
     """
-    _check(launch)
     from allocsearch.backends.ray_jobs import Job, JobServer  # noqa: PLC0415 - seconds to import
 
     assert launch.submit is not None
@@ -141,6 +143,7 @@ def _shared(launch: Launch) -> list[str]:
 
 
 def _check(launch: Launch) -> None:
+    """Refuses what could not run on a cluster, or would carry a password there."""
     for option, value, why in (
         ("--address", launch.address, "it joins the cluster by itself"),
         ("--inline", launch.inline, "it trains on the cluster's workers"),
@@ -172,7 +175,7 @@ def _variables(spec: Any) -> dict[str, str]:
     if spec is None:
         return {}
     from allocsearch.documents import FOLDERS  # noqa: PLC0415 - with the rest of what reads studies
-    from allocsearch.workplace import paths_of  # noqa: PLC0415 - imports torch
+    from allocsearch.options import paths_of  # noqa: PLC0415 - imports Optuna
 
     return {FOLDERS: os.pathsep.join(paths_of(spec))}
 
@@ -182,7 +185,7 @@ def _notes(launch: Launch, spec: Any) -> list[str]:
     from allocsearch.backends.artifact_store import folder_of  # noqa: PLC0415 - imports Optuna
     from allocsearch.backends.storage import storage_in_environment  # noqa: PLC0415 - imports Optuna
     from allocsearch.exposure import open_job_server  # noqa: PLC0415
-    from allocsearch.workplace import paths_of  # noqa: PLC0415 - imports torch
+    from allocsearch.options import paths_of  # noqa: PLC0415 - imports Optuna
 
     notes = []
     place = launch.options.artifacts

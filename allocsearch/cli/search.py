@@ -48,13 +48,13 @@ def run(
             confirm = launch.command("confirm", parsed.name)
             say(f"note: a margin is for the test rows, and this study has no confirmation: it is kept for {confirm}")
     name = parsed.name
+    if launch.submit is not None and not dry_run:
+        submit(launch, name, ["run", STUDY_FILE], spec=parsed)
     with loading():
         from allocsearch import driver  # noqa: PLC0415
     if dry_run:
         _show_plan(parsed, name, launch.options, as_json=launch.as_json)
         return
-    if launch.submit is not None:
-        submit(launch, name, ["run", STUDY_FILE], spec=parsed)
     if _finished_before(driver, parsed, name, launch.storage):
         say(f"study {name!r} of the same spec is finished already; this is its result")
         _show_result(launch, name)

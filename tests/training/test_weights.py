@@ -7,9 +7,10 @@ import pytest
 
 from allocsearch import workplace
 from allocsearch.core.errors import MachineError
+from allocsearch.options import Options
 from allocsearch.training import finetune
 from allocsearch.training.finetune import ProxyEvaluator
-from allocsearch.workplace import Options, prepare
+from allocsearch.workplace import prepare
 from tests.conformance.toy import spec_of
 
 
