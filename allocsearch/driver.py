@@ -14,7 +14,7 @@ from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.documents import invalid, named
 from allocsearch.evidence import calibration_of
-from allocsearch.limits_spec import NEUTRAL, LimitsSpec
+from allocsearch.limits_spec import NEUTRAL, SPENDING, LimitsSpec
 from allocsearch.options import HERE, Options
 from allocsearch.planning import Plan, plan
 from allocsearch.running import SCORED, TRANSFERRED, Run
@@ -28,6 +28,10 @@ from allocsearch.workplace import Say, prepare, versions
 _NUM_TRANSFERRED: Final = 5
 _MAY_CHANGE: Final = ("trials:", "name:", "about:", "resources.", "replication.", "confirmation.", *(f"limits.{name}" for name in NEUTRAL))
 """Parts of a spec that change nothing of what was found so far."""
+_NOT_READ_AGAIN: Final = ("trials:", "replication.", "confirmation.")
+"""Those of them that a resume takes from the database, and `name` and `about`, which nobody expects to do anything."""
+_FILED: Final = "filed_limits"
+"""The attribute that holds the limits on spending that the study's file has been given since the study began."""
 
 
 @contextmanager
@@ -71,15 +75,16 @@ def resume(
     """An existing study, continued to its target number of trials (or to `num_trials`, if that is more).
 
     `confirmation` takes the place of what the spec says of it, but for a margin that it leaves open; so do `limits` on spending, by their
-    names in the spec.
+    names in the spec. Where the study's file was edited, its resources and its limits on spending hold from now on.
 
     Raises:
         InputError: where there is no such study, another driver runs it, or the spec, the model or the data have changed.
     """
     catalog = Catalog(options.storage)
     record = catalog.record(name)
-    spec = _unchanged(record)
+    spec = _unchanged(record, num_trials or record.num_trials, say)
     _check_limits(limits or {})
+    refiled = _refiled(record, spec, say)
     if num_trials is not None and num_trials < record.num_trials - record.num_missing:
         raise InputError(
             f"`--trials` must be at least what has finished, but got {num_trials} with {record.num_trials - record.num_missing} done"
@@ -98,8 +103,10 @@ def resume(
     with catalog.driving(name):
         if num_trials is not None:
             catalog.retarget(name, num_trials)
-        if limits:
-            catalog.note(name, LIMITS, {**record.attrs.get(LIMITS, {}), **limits})
+        if refiled:
+            catalog.note(name, _FILED, {**record.attrs.get(_FILED, {}), **refiled})
+        if refiled or limits:
+            catalog.note(name, LIMITS, {**record.attrs.get(LIMITS, {}), **refiled, **(limits or {})})
         record = catalog.record(name)
         yield Run(catalog, record, planned, evaluator=evaluator, options=options, say=say, confirmation=confirmation)
 
@@ -172,18 +179,36 @@ def _check_limits(limits: Mapping[str, float]) -> None:
         raise invalid(error, LimitsSpec, where="limits") from error
 
 
-def _unchanged(record: StudyRecord) -> StudySpec:
-    """The spec of `record`; its file may say anew how often trials under way are kept."""
+def _unchanged(record: StudyRecord, num_trials: int, say: Say) -> StudySpec:
+    """The spec of `record`, with what its file says now of the machine, of spending, and of how often trials under way are kept."""
     source = record.attrs.get("source") or {}
     file = source.get("file")
-    if file is None or not Path(file).is_file():
-        return record.spec  # the one in the database is the study's; the file was only its first form
+    if file is None or not Path(file).is_file():  # the one in the database is the study's; the file was only its first form
+        return record.spec.model_copy(update={"limits": _filed_limits(record)})
     now = specs.load(file, source.get("overrides", {}), confined=False)  # what it names was allowed when the study began
-    changes = [change for change in specs.diff(record.spec, now) if not change.startswith(_MAY_CHANGE)]
+    found = specs.diff(record.spec, now)
+    changes = [change for change in found if not change.startswith(_MAY_CHANGE)]
     if changes:
         raise InputError(
             f"the spec of a resumed study must be the one that it began with, but {file} has changed ({shown(changes, limit=5)}): "
             f"undo that, or start a new study with --name"
         )
-    limits = record.spec.limits.model_copy(update={"checkpoint_seconds": now.limits.checkpoint_seconds})
-    return record.spec.model_copy(update={"limits": limits})
+    heeded = ("confirmation.margin:", *(("trials:",) if now.trials == num_trials else ()))  # `run --margin` stands in no file
+    unread = [change for change in found if change.startswith(_NOT_READ_AGAIN) and not change.startswith(heeded)]
+    if unread:
+        say(f"note: a resume does not read {shown(unread, limit=5)} in {file}: give --trials, and what follows to allocsearch confirm")
+    return record.spec.model_copy(update={"limits": now.limits, "resources": now.resources})
+
+
+def _filed_limits(record: StudyRecord) -> LimitsSpec:
+    """The limits that the study's file had when it was last read."""
+    return record.spec.limits.model_copy(update=record.attrs.get(_FILED, {}))
+
+
+def _refiled(record: StudyRecord, spec: StudySpec, say: Say) -> dict[str, Any]:
+    """The limits on spending that have changed in the study's file since: what was said last holds, there or by an option."""
+    before, now = _filed_limits(record), spec.limits
+    changed = {name: getattr(now, name) for name in SPENDING if getattr(now, name) != getattr(before, name)}
+    for name, value in changed.items():
+        say(f"`limits.{name}` in the study's file is {'no longer set' if value is None else f'{value:,} now'}: that holds from here on")
+    return changed
