@@ -167,8 +167,8 @@ def invalid(
     if first["type"] == "missing":
         return InputError(f"{place}: the key `{key}` must be given, but it is missing")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = _literal(first.get("input"))
-    shown_input = f" (got {given})" if given and given not in message else ""
+    literal = _literal(first.get("input"))
+    shown_input = f" (got {literal})" if literal and literal not in message else ""
     return InputError(f"{place}: `{key}`: {message}{shown_input}" if key else f"{place}: {message}{shown_input}")
 
 

@@ -176,7 +176,7 @@ def _check_limits(limits: Mapping[str, float]) -> None:
     try:
         LimitsSpec.model_validate(dict(limits))
     except ValidationError as error:
-        raise invalid(error, LimitsSpec, where="limits") from error
+        raise invalid(error, LimitsSpec, where="limits", given=limits.keys()) from error
 
 
 def _unchanged(record: StudyRecord, num_trials: int, say: Say) -> StudySpec:

@@ -78,7 +78,7 @@ def test_a_place_that_does_not_answer_is_told_before_anything_is_written(cli, ti
 def test_a_limit_that_a_spec_could_not_have_is_refused(cli, tiny_study):
     cli("run", tiny_study(trials=1, warm_starts=["uniform"]), "--inline")
     [line] = cli("resume", "tiny", "--inline", "--max-hours", "0", code=2).stderr.splitlines()
-    assert "`max_hours`: Input should be greater than 0" in line
+    assert "--max-hours: Input should be greater than 0 (got 0.0)" in line
     assert cli.json("status", "tiny")["limits"] == {"max_hours": None, "max_gpu_hours": None, "max_tokens": None}
 
 
