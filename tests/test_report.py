@@ -148,8 +148,12 @@ def test_a_browser_shows_it_offline_and_without_a_complaint(html, visit, tmp_pat
     assert [line for line in page.complaints if "GL Driver Message" not in line] == []
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    tables = page.locator("details table").all()
+    assert len(tables) == 5
+    assert not any(table.is_visible() for table in tables)
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
+    assert all(table.is_visible() for table in tables), "on paper nobody can open what is closed"
 
 
 def test_every_figure_is_named_and_has_the_table_behind_it(shown):

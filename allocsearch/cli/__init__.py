@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -87,9 +87,20 @@ def _complain_of_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and not logs.as_json():
         error.show()
         return 2
-    where = getattr(getattr(error, "ctx", None), "command_path", "allocsearch")
+    where = getattr(getattr(error, "ctx", None), "command_path", None) or _typed()
     said = error.format_message() if hasattr(error, "format_message") else str(error)
     return _complain(f"{said.replace('Value error, ', '').rstrip('.')}: see {where} --help", 2)
+
+
+def _typed() -> str:
+    """The command that was typed: an error of its parser, such as an option without its value, does not know it."""
+    path, command = ["allocsearch"], cast("Any", typer.main.get_command(app))
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _unexpected(error: Exception) -> int:

@@ -161,8 +161,20 @@ def test_the_wrong_thing_at_the_wrong_place_is_told_in_one_line(cli, words, hint
     assert hint in lines[0]
 
 
-def test_usage_errors_are_exit_code_2(cli):
-    assert "--pick" in cli("export", "x", "--pick", "luckiest", code=2).stderr
+@pytest.mark.parametrize(
+    ("words", "said", "where"),
+    [
+        (["export", "x", "--pick", "luckiest"], "--pick", "export"),
+        (["run", "--trials"], "'--trials' requires an argument", "run"),
+        (["models", "pull", "--nope"], "--nope", "models pull"),
+        (["front"], "Missing argument 'name'", "front"),
+        (["frnt"], "Did you mean 'front'?", ""),
+    ],
+)
+def test_usage_errors_are_exit_code_2_and_name_the_help_to_ask_for(cli, words, said, where):
+    [line] = cli(*words, code=2).stderr.splitlines()
+    assert said in line
+    assert line.endswith(f": see {' '.join(['allocsearch', *where.split()])} --help")
 
 
 def test_a_loss_that_is_never_finite_pauses_the_study_with_exit_code_4(cli, tiny_study, tiny_model, tmp_path):
