@@ -13,6 +13,7 @@ import socket
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,9 +102,21 @@ class ProxyEvaluator:
         """Where the trial is kept while it runs; None where there is no place for it."""
         if self.artifacts is None:
             return None
-        own = identity(assignment, study=self.spec.digest, model=self.model)
         name = self._name(assignment.number, ".checkpoint")
+        own = partial(self._identity, assignment)
         return TrialCheckpoint(self.artifacts, name, own, every_seconds=self.spec.limits.checkpoint_seconds)
+
+    def _identity(self, assignment: Assignment) -> dict[str, Any]:
+        return identity(assignment, study=self.spec.digest, model=self.model, weights=self._weights_here())
+
+    def _weights_here(self) -> str:
+        """The digest of the base on this node: a folder of the same name may hold others elsewhere, where all else is the driver's."""
+        if self.weights and not Path(self.model).is_dir():
+            return self.weights
+        try:
+            return model_digest(self.model, self.spec.revision)
+        except (OSError, InputError) as error:
+            raise MachineError(f"the base must be one that {socket.gethostname()} can read, but: {error}") from error
 
     def forget(self, trial: Trial) -> None:
         """Remove the checkpoint of a trial that ended without its worker's doing."""

@@ -7,7 +7,7 @@ work or other versions, or a broken one, is passed over with a line in the log.
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -51,10 +51,13 @@ class Progress:
     tokens: int = 0
 
 
-def identity(assignment: Assignment, *, study: str, model: str) -> dict[str, Any]:
-    """What must be the same for a trial to go on from a checkpoint. Whether the base is to be scored may differ."""
+def identity(assignment: Assignment, *, study: str, model: str, weights: str) -> dict[str, Any]:
+    """What must be the same for a trial to go on from a checkpoint; whether the base is to be scored may differ.
+
+    `weights` is the digest of the base's.
+    """
     work = codec.assignment_to_json(replace(assignment, score_base=False))
-    return {"study": study, "model": model, "assignment": work, "versions": {name: version(name) for name in _PACKAGES}}
+    return {"study": study, "model": model, "weights": weights, "assignment": work, "versions": {name: version(name) for name in _PACKAGES}}
 
 
 class TrialCheckpoint:
@@ -63,11 +66,11 @@ class TrialCheckpoint:
     Args:
         store: where the artifacts are.
         name: of the checkpoint there.
-        identity: see `identity`.
+        identity: makes the trial's `identity`, once it is needed: most trials are too short for that, and a digest reads the whole base.
         every_seconds: how often to write, at the end of a training step; None for never.
     """
 
-    def __init__(self, store: ArtifactStore, name: str, identity: Mapping[str, Any], *, every_seconds: float | None) -> None:
+    def __init__(self, store: ArtifactStore, name: str, identity: Callable[[], Mapping[str, Any]], *, every_seconds: float | None) -> None:
         self._store, self._name, self._identity, self._every = store, name, identity, every_seconds
         self._written = time.monotonic()
         self._stored: checkpoint.Stored | None = None
@@ -87,7 +90,7 @@ class TrialCheckpoint:
                 return None
 
     def _taken_up(self, found: checkpoint.Stored) -> Progress:
-        if found.identity != self._identity:
+        if found.identity != self._identity():
             raise ValueError("it is of other work or other versions")
         progress = _progress_from_json(found.notes)
         self._stored = found
@@ -127,7 +130,7 @@ class TrialCheckpoint:
             file = Path(folder) / "checkpoint.safetensors"
             notes = _progress_to_json(progress)
             tensors = {**generators, **checkpoint.tensors_of(model, optimiser)}
-            checkpoint.save(file, tensors, step=step, identity=self._identity, notes=notes)
+            checkpoint.save(file, tensors, step=step, identity=self._identity(), notes=notes)
             self._store.write(self._name, file)
 
 

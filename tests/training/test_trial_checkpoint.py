@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from allocsearch import spec as specs
 from allocsearch.backends.artifact_store import artifact_store
@@ -14,7 +16,8 @@ from allocsearch.backends.artifacts import FolderArtifacts
 from allocsearch.core.allocation import Allocation
 from allocsearch.core.geometry import Routing
 from allocsearch.core.trial import Assignment, Failed, Measured, Trial
-from allocsearch.training import checkpoint, objective, proxy
+from allocsearch.training import checkpoint, finetune, objective, proxy
+from allocsearch.training.bench import forget
 from allocsearch.training.finetune import ProxyEvaluator
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -126,6 +129,26 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over_with_a_line(make, monkeyp
     said = capsys.readouterr().err
     assert said.count("is passed over, and the trial begins anew") == 1
     assert "Traceback" not in said
+
+
+def test_other_weights_of_the_same_name_and_shapes_are_another_model(make, tiny_model, tmp_path, monkeypatch, capsys):
+    """As where the nodes' folders of one name differ."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    run = replace(make(), model=str(base))
+    with dying_at(4, monkeypatch):
+        run(ASSIGNMENT, lambda _: True)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: 1.1 * tensor for name, tensor in weights.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    forget()
+    again = run(ASSIGNMENT, lambda _: True)
+    assert capsys.readouterr().err.count("begins anew: it is of other work or other versions") == 1
+    assert again.scores == run(ASSIGNMENT, lambda _: True).scores
+
+
+def test_the_weights_are_read_through_for_a_checkpoint_alone(make, monkeypatch):
+    """A base may have many gigabytes, and most trials are too short to be kept."""
+    monkeypatch.setattr(finetune, "model_digest", None)
+    assert isinstance(make(120.0)(ASSIGNMENT, lambda _: True), Measured)
 
 
 def test_short_trials_and_those_that_may_not_be_kept_write_none(make, monkeypatch):
