@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
+import allocsearch
 from allocsearch import board
 from allocsearch.backends import dashboard_content
 from allocsearch.backends.catalog import Catalog
@@ -181,15 +182,21 @@ def test_companions_say_what_they_are(desk):
         assert "belongs to the study `mine`" in get_note(toy.Desk.stored(replace(desk, name=f"mine/{kind}")))
 
 
+OTHER, MINE = 1, 2
+"""Optuna's numbers of the two studies."""
+
+
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """The database of two studies; the first was drawn."""
-    desk = toy.Desk(f"sqlite:///{tmp_path_factory.mktemp('shown')}/studies.db", "mine")
-    begun(desk, trials=4, origin=f"from:{HOSTILE}")
-    board_of(desk)[0].draw()
-    toy.Desk(desk.url, "other").create()
-    desk.close()
-    return desk.url
+def shown(tmp_path_factory, write_study):
+    """The database of an empty study and of a real one, which was trained, confirmed and drawn by its own driver."""
+    folder = tmp_path_factory.mktemp("shown")
+    url = f"sqlite:///{folder}/studies.db"
+    toy.Desk(url, "other").create()
+    proxy = {"train_rows": 32, "search_rows": 24, "test_rows": 24, "batch_size": 8, "dtype": "float32", "rungs": [1, 2]}
+    confirmation = {"candidates": 1, "seeds": 1, "random_trials": 0}
+    file = write_study(folder / "mine.yaml", name="mine", about=HOSTILE, proxy=proxy, confirmation=confirmation)
+    allocsearch.run(str(file), trials=3, storage=url, artifacts=folder / "artifacts", inline=True, quiet=True)
+    return url
 
 
 @contextmanager
@@ -214,35 +221,41 @@ def foreign_page():
 
 
 ASK = "([address, options]) => fetch(address, options).then((answer) => answer.status, () => 'refused')"
+DATA = "(place) => Object.fromEntries(place.closest('.js-plotly-plot').data.map((trace) => [trace.name, trace.y]))"
 SIMPLE = {"method": "POST", "mode": "no-cors", "headers": {"Content-Type": "text/plain"}, "body": "{}"}
 
 
 def test_a_browser_shows_graphs_and_note_and_lets_no_foreign_page_in(shown, visit):
     with serving(shown) as address, foreign_page() as foreign:
-        page = visit(f"{address}/dashboard/studies/1")
+        page = visit(f"{address}/dashboard/studies/{MINE}")
         for name in ("front", "capacity", "dimensions", "rungs", "budget"):
             page.locator(f"[id='user-defined-plot:allocsearch-{name}'] .main-svg").first.wait_for()
         assert page.get_by_text("WebGL is not supported").count() == 0
         page.locator("[id='user-defined-plot:allocsearch-capacity'] .heatmaplayer image").wait_for(state="attached")
-        page = visit(f"{address}/dashboard/studies/1/note")
+        drawn = page.locator("[id='user-defined-plot:allocsearch-front']").evaluate(DATA)
+        page = visit(f"{address}/dashboard/studies/{MINE}/note")
         page.get_by_role("heading", name="How to read this dashboard").wait_for()
         page.get_by_text(HOSTILE).first.wait_for()
+        page.get_by_text("On the test rows: accuracy").first.wait_for()
         assert page.locator("img[src='x']").count() == 0
-        assert page.evaluate(ASK, [f"{address}/api/studies/1", {"method": "DELETE"}]) == 403, "for looking only"
+        assert page.evaluate(ASK, [f"{address}/api/studies/{MINE}", {"method": "DELETE"}]) == 403, "for looking only"
         page = visit(foreign)
-        assert page.evaluate(ASK, [f"{address}/api/studies/1", {"method": "DELETE"}]) == "refused"
-        page.evaluate(ASK, [f"{address}/api/studies/1/rename", SIMPLE])
+        assert page.evaluate(ASK, [f"{address}/api/studies/{MINE}", {"method": "DELETE"}]) == "refused"
+        page.evaluate(ASK, [f"{address}/api/studies/{MINE}/rename", SIMPLE])
         assert ("POST", 403) in page.answers
-    assert Catalog(shown).names() == ["mine", "other"]
+    catalog = Catalog(shown)
+    assert catalog.names() == ["mine", "other"]
+    assert drawn["front"] == [point.accuracy for point in catalog.front("mine")]
+    assert {"baselines", "confirmed, test rows"} <= drawn.keys()
 
 
 def test_with_leave_to_write_a_browser_can_from_its_own_pages_only(shown, visit):
     with serving(shown, writable=True) as address, foreign_page() as foreign:
         page = visit(foreign)
-        assert page.evaluate(ASK, [f"{address}/api/studies/2", {"method": "DELETE"}]) == "refused"
-        page.evaluate(ASK, [f"{address}/api/studies/2/rename", SIMPLE])
+        assert page.evaluate(ASK, [f"{address}/api/studies/{OTHER}", {"method": "DELETE"}]) == "refused"
+        page.evaluate(ASK, [f"{address}/api/studies/{OTHER}/rename", SIMPLE])
         assert ("POST", 403) in page.answers
         assert Catalog(shown).names() == ["mine", "other"]
         page = visit(f"{address}/dashboard")
-        assert page.evaluate(ASK, [f"{address}/api/studies/2", {"method": "DELETE"}]) == 204
+        assert page.evaluate(ASK, [f"{address}/api/studies/{OTHER}", {"method": "DELETE"}]) == 204
     assert Catalog(shown).names() == ["mine"]
