@@ -7,9 +7,9 @@ import typer
 from allocsearch import logs
 from allocsearch.cli.app import app, loading, print_json, say
 from allocsearch.cli.completing import study_names
+from allocsearch.cli.interrupts import resumable
 from allocsearch.cli.launch import STUDY_FILE, Launch, launches, submit
 from allocsearch.core.choices import Metric
-from allocsearch.core.errors import interrupted
 
 
 @app.command(epilog="Example: allocsearch calibrate quickstart --allocations 8 --seeds 2")
@@ -51,20 +51,14 @@ def calibrate(
     }
     if launch.submit is not None:
         submit(launch, parsed.name, ["calibrate", STUDY_FILE, *flags(asked)], spec=parsed)
+    of_study = {"budget": budget, "model": model, "task": task, "name": name}
     with (
         logs.about(study=parsed.name),
         calibrating(parsed, num_allocations=allocations, num_seeds=seeds, options=launch.options, say=say) as running,
     ):
-        try:
+        with resumable(lambda: launch.command("calibrate", study, *flags({**of_study, **asked}))):
             for staged in running:
                 terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
-        except BaseException as error:
-            if interrupted(error):
-                of_study = {"budget": budget, "model": model, "task": task, "name": name}
-                again = launch.command("calibrate", study, *flags({**of_study, **asked}))
-                say(f"interrupted; everything is kept. Continue with: {again}")
-                raise KeyboardInterrupt from error
-            raise
         found = running.result(wanted)
     advice = recommend(found, metric=metric, difference=margin / UNITS[metric][0])
     if launch.as_json:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from allocsearch import logs
+from allocsearch.core.errors import interrupted
 
 _CODE: Final = 130
 _SHOW_CURSOR: Final = "\x1b[?25h"  # a live view hides it
@@ -34,6 +35,21 @@ def in_two_steps() -> Iterator[None]:
         sys.unraisablehook = theirs
         if signal.getsignal(signal.SIGINT) is _first:  # else the process is about to end, and a second Ctrl-C must still end it at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def resumable(again: Callable[[], str], *, kept: str = "everything is kept. Continue") -> Iterator[None]:
+    """Where Ctrl-C ends what runs within, says how to go on: `again` makes that command.
+
+    What is raised then is a KeyboardInterrupt, also where it was a library's error by the time that it came here.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not interrupted(error):
+            raise
+        logs.note(f"interrupted; {kept} with: {again()}")
+        raise KeyboardInterrupt from error
 
 
 def _first(_number: int, _frame: Any) -> None:

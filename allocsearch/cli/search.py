@@ -7,9 +7,10 @@ import typer
 from allocsearch import logs
 from allocsearch.cli.app import Name, app, loading, print_json, say
 from allocsearch.cli.completing import model_names, space_names, study_names
+from allocsearch.cli.interrupts import resumable
 from allocsearch.cli.launch import STUDY_FILE, LongLaunch, launches, submit
 from allocsearch.core.choices import Objective, Sampler
-from allocsearch.core.errors import InfeasibleError, LostLeaseError, interrupted
+from allocsearch.core.errors import InfeasibleError, LostLeaseError
 from allocsearch.metrics import Meter, metered
 
 
@@ -137,19 +138,17 @@ def _drive(running: Any, meter: Meter, launch: LongLaunch, *, num_trials: int, a
 
     meter.begin(running.name, running.trials, target=num_trials)
     try:
-        if search:
-            with terminal.display(running, num_trials=num_trials) as show:
-                for trial in running:
-                    show(trial)
-                    meter.count(trial)
-        for staged in running.follow_up():
-            terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
-            meter.count(staged.trial, stage=staged.stage)
-    except BaseException as error:
-        if interrupted(error):
-            say(f"interrupted; everything is kept. Continue with: {launch.command(*again)}")
-            raise KeyboardInterrupt from error
-        if isinstance(error, Exception) and not isinstance(error, InfeasibleError | LostLeaseError):
+        with resumable(lambda: launch.command(*again)):
+            if search:
+                with terminal.display(running, num_trials=num_trials) as show:
+                    for trial in running:
+                        show(trial)
+                        meter.count(trial)
+            for staged in running.follow_up():
+                terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
+                meter.count(staged.trial, stage=staged.stage)
+    except Exception as error:
+        if not isinstance(error, InfeasibleError | LostLeaseError):
             say(f"paused; everything is kept. After mending the cause: {launch.command(*again)}")
         raise
     _show_result(launch, running.name)

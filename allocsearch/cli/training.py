@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from allocsearch.cli.app import Json, app, loading, print_json, say
-from allocsearch.core.errors import InputError, interrupted
+from allocsearch.cli.interrupts import resumable
+from allocsearch.core.errors import InputError
 
 Task = Annotated[
     str | None,
@@ -68,12 +69,8 @@ def train(
         dtype=dtype or exported.fidelity.dtype,
         seed=seed,
     )
-    try:
+    with resumable(lambda: _resume_command(folder, named=output is not None), kept="continue from the last checkpoint"):
         done = train_it(Request(exported, chosen, settings, folder, resume, checkpoint_steps, report_to, evaluate_after), say)
-    except KeyboardInterrupt as error:
-        if interrupted(error):
-            say(f"interrupted; continue from the last checkpoint with: {_resume_command(folder, named=output is not None)}")
-        raise
     if not done.is_main:
         return
     say(f"{folder}: the adapter and its model card, README.md")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from allocsearch.tuning import finetuning
 from tests.e2e.conftest import Cli, scored_afresh
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -55,6 +57,21 @@ def arguments(config, study):
 def trained(cli, arguments):
     done = cli("train", *arguments[1:], "-o", cli.home / "whole", "--evaluate", "--json")
     return cli.home / "whole", json.loads(done.stdout)
+
+
+def test_a_librarys_error_does_not_hide_that_a_training_was_interrupted(cli, arguments, monkeypatch):
+    """As where accelerate clears its processes away."""
+
+    def train(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ConnectionError("the other process is gone")
+
+    monkeypatch.setattr(finetuning, "train", train)
+    stopped = cli(*arguments, "-o", "never", code=130)
+    words = shlex.join(map(str, [*arguments, "-o", "never", "--resume"]))
+    assert f"interrupted; continue from the last checkpoint with: allocsearch {words}" in stopped.stderr
 
 
 def test_a_training_leaves_an_adapter_its_evidence_and_a_card(trained, cli, config):
