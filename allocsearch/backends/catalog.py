@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine
 
 from allocsearch.backends import dashboard_content
 from allocsearch.backends import trial_records as records
@@ -19,7 +18,7 @@ from allocsearch.backends.lease import Fence, Lease, holder_of
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.optuna_study import DIRECTIONS, METRICS, OptunaStudy
 from allocsearch.backends.schema import require_own
-from allocsearch.backends.standing import Row, charges_of, promising, short_rows, summed, wall_seconds
+from allocsearch.backends.standing import promising, short_rows, summed, whole_rows
 from allocsearch.backends.storage import explained, open_storage, storage_url
 from allocsearch.backends.study_names import companions_in, names_in
 from allocsearch.backends.study_record import (
@@ -30,6 +29,8 @@ from allocsearch.backends.study_record import (
     Companion,
     StudyRecord,
 )
+from allocsearch.backends.trial_records import Row
+from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.trial import Trial
 from allocsearch.search import results
@@ -68,9 +69,8 @@ class Catalog:
             try:
                 yield
             except optuna.exceptions.UpdateFinishedTrialError:
-                self._lasting.read(
-                    lambda _: lease.confirm()
-                )  # somebody else ended the trial: Optuna looks at that before we look at the lease
+                # Somebody else has ended the trial: Optuna looks at that before we look at the lease.
+                self._lasting.repeated(lease.confirm)
                 raise
 
     def names(self) -> list[str]:
@@ -102,14 +102,14 @@ class Catalog:
             study = self._load(name)
             attrs = study.user_attrs
             spec = _spec_of(name, attrs)
-            frozen = study.get_trials(deepcopy=False)
-            records.check_ours(name, (trial.user_attrs for trial in frozen))
-            waiting = frozenset(trial.number for trial in frozen if trial.state == TrialState.WAITING)
+            rows = list(map(records.row_of, study.get_trials(deepcopy=False)))
+            records.check_ours(name, rows)
+            waiting = frozenset(row.number for row in rows if row.state == "waiting")
             beside = self._counted(name)
-            trials = with_replicas(tuple(map(records.trial_of, frozen)), beside["replicas"].trials if "replicas" in beside else ())
-            wall = _wall_seconds(frozen)
+            trials = with_replicas(tuple(map(records.trial_of, rows)), beside["replicas"].trials if "replicas" in beside else ())
+            wall = records.wall_seconds(rows)
             driver = self._driver(name)
-            charges = records.charges(frozen) + tuple(charge for each in beside.values() for charge in each.charges)
+            charges = records.charges_of(rows) + tuple(charge for each in beside.values() for charge in each.charges)
             return StudyRecord(name, spec, attrs, trials, waiting, records.base_score(study), linked(study), wall, charges, driver)
 
     def _counted(self, name: str) -> dict[Companion, StudyRecord]:
@@ -128,14 +128,16 @@ class Catalog:
             attrs = study.user_attrs
             spec = _spec_of(name, attrs)
             there = self._beside(name)
-            kinds = [kind for kind in COUNTED if kind in there]
-            rows, wall = self._short(study, spec.metric, *(["allocation"] if "replicas" in kinds else []))
-            charges = charges_of(rows)
-            for kind in kinds:
-                charges += charges_of(self._short(self._load(f"{name}/{kind}"))[0])
-            standing = summed(rows, best=self._best(name, rows, spec), wall_seconds=wall)
+            beside = {kind: self._short(f"{name}/{kind}", there[kind]) for kind in COUNTED if kind in there}
+            replicas = self._measured(beside.get("replicas", ()))
+            rows = self._short(name, _id_of(study), spec.metric, *(["allocation"] if replicas else []))
+            leading = self._promising(rows, replicas, metric=spec.metric)
+            best = results.picked(leading, "best", spec.metric) if leading else None
+            wall = records.wall_seconds(rows)
+            standing = summed(rows, best=best, wall_seconds=wall)
+            charges = records.charges_of([*rows, *chain.from_iterable(beside.values())])
             base, driver = records.base_score(study), self._driver(name)
-            return StudyRecord(name, spec, attrs, (), frozenset(), base, frozenset(), wall, tuple(charges), driver, standing)
+            return StudyRecord(name, spec, attrs, (), frozenset(), base, frozenset(), wall, charges, driver, standing)
 
     def front(self, name: str) -> list[Point]:
         """The Pareto front, for which only the trials that may be on it are read whole.
@@ -146,37 +148,34 @@ class Catalog:
         with explained(self.url):
             study = self._load(name)
             spec = _spec_of(name, study.user_attrs)
-            rows, _ = self._short(study, spec.metric, "allocation")
-            return results.pareto(self._promising(name, rows, spec, whole_front=True), spec.metric)
+            there = self._beside(name)
+            replicas = self._measured(self._short(f"{name}/replicas", there["replicas"])) if "replicas" in there else []
+            rows = self._short(name, _id_of(study), spec.metric, "allocation")
+            return results.pareto(self._promising(rows, replicas, metric=spec.metric, whole_front=True), spec.metric)
 
     def _driver(self, name: str) -> str | None:
         holder = self._lasting.read(lambda engine: holder_of(engine, name.partition("/")[0]))
         return None if holder is None else str(holder)
 
-    def _short(self, study: optuna.Study, *also: str) -> tuple[list[Row], float]:
-        study_id = study._study_id  # noqa: SLF001 - nothing public gives it
+    def _short(self, name: str, study_id: int, *also: str) -> list[Row]:
+        rows = self._lasting.read(lambda engine: short_rows(engine, study_id, *also))
+        records.check_ours(name, rows)
+        return rows
 
-        def look(engine: Engine) -> tuple[list[Row], float]:
-            with engine.connect() as connection:
-                return short_rows(connection, study_id, *also), wall_seconds(connection, study_id)
-
-        found = self._lasting.read(look)
-        records.check_ours(study.study_name, (row.attrs for row in found[0]))
-        return found
+    def _measured(self, rows: Sequence[Row]) -> list[Trial]:
+        """Those of `rows` that finished, read whole."""
+        finished = [row for row in rows if row.state == "finished"]
+        return list(map(records.trial_of, self._lasting.read(lambda engine: whole_rows(engine, finished))))
 
     def _beside(self, name: str) -> Mapping[Companion, int]:
         return self._lasting.read(lambda engine: companions_in(engine, name))
 
-    def _best(self, name: str, rows: Sequence[Row], spec: StudySpec) -> Point | None:
-        read = self._promising(name, rows, spec)
-        return results.picked(read, "best", spec.metric) if read else None
-
-    def _promising(self, name: str, rows: Sequence[Row], spec: StudySpec, *, whole_front: bool = False) -> tuple[Trial, ...]:
-        beside = self.companion(name, "replicas")
-        replicas = () if beside is None else beside.trials
+    def _promising(
+        self, rows: Sequence[Row], replicas: Sequence[Trial], *, metric: Metric, whole_front: bool = False
+    ) -> tuple[Trial, ...]:  # fmt: skip
         known = {str(trial.assignment.allocation) for trial in replicas}
-        chosen = promising(rows, replicated=known, metric=spec.metric, whole_front=whole_front)
-        return with_replicas([records.trial_of(self._lasting.get_trial(row.trial_id)) for row in chosen], replicas)
+        chosen = promising(rows, replicated=known, metric=metric, whole_front=whole_front)
+        return with_replicas(self._measured(chosen), replicas)
 
     def open(self, name: str, spec: StudySpec, proposals: Proposals, ledger: Ledger | None = None) -> OptunaStudy:
         """The study to ask and tell, charged to `ledger`. Only one driver may hold it."""
@@ -246,7 +245,5 @@ def _spec_of(name: str, attrs: Mapping[str, Any]) -> StudySpec:
     return StudySpec.from_json(attrs[SPEC], where=f"the stored spec of study {name!r}")
 
 
-def _wall_seconds(frozen: Sequence[FrozenTrial]) -> float:
-    starts = [trial.datetime_start for trial in frozen if trial.datetime_start is not None]
-    ends = [trial.datetime_complete for trial in frozen if trial.datetime_complete is not None]
-    return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
+def _id_of(study: optuna.Study) -> int:
+    return study._study_id  # noqa: SLF001 - nothing public gives it

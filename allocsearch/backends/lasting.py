@@ -125,7 +125,11 @@ class LastingStorage(BaseStorage):
 
     def read(self, look: Callable[[sa.Engine], _Found]) -> _Found:
         """What `look` finds in the database beside Optuna's interface; it writes nothing."""
-        return self._call(lambda: look(self._storage.engine))
+        return self.repeated(lambda: look(self._storage.engine))
+
+    def repeated(self, action: Callable[[], _Found]) -> _Found:
+        """What `action` finds, which asks the same database by itself; it writes nothing."""
+        return self._call(action)
 
     def remove_session(self) -> None:
         self._storage.remove_session()

@@ -68,7 +68,7 @@ class OptunaStudy:
         self._artifacts = set(artifacts.linked(study))
         self._base: SeedScore | None = records.base_score(study)
         frozen = study.get_trials(deepcopy=False)
-        records.check_ours(study.study_name, (trial.user_attrs for trial in frozen))
+        records.check_ours(study.study_name, map(records.row_of, frozen))
         self._mirror = None if num_trials is None else self._new_mirror(num_trials)
         for trial in frozen:
             self._take_in(trial)
@@ -251,12 +251,12 @@ class OptunaStudy:
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)  # noqa: SLF001 - see _storage
         frozen = self._storage.get_trial(trial_id)
         self._ids[frozen.number] = trial_id
-        self.register.put(records.trial_of(frozen))
+        self.register.put(records.trial_of(records.row_of(frozen)))
         return frozen.number
 
     def _take_in(self, frozen: FrozenTrial) -> None:
         self._ids[frozen.number] = frozen._trial_id  # noqa: SLF001 - see _storage
-        self.register.put(records.trial_of(frozen))
+        self.register.put(records.trial_of(records.row_of(frozen)))
         if frozen.state == TrialState.WAITING:
             self._waiting.append(frozen.number)
         elif frozen.state == TrialState.RUNNING:

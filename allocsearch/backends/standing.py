@@ -2,19 +2,17 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import func
 
+from allocsearch.backends.trial_records import Row, state_of
 from allocsearch.core.choices import Metric
 from allocsearch.core.front import Candidate, pareto_front
 from allocsearch.core.trial import Ended, Failed, Infeasible, Stopped, Trial
 from allocsearch.search import results
-from allocsearch.search.ledger import Charge
 from allocsearch.search.results import Point
 
 _TRIALS: Final = sa.table(
@@ -22,10 +20,10 @@ _TRIALS: Final = sa.table(
     sa.column("datetime_start", sa.DateTime), sa.column("datetime_complete", sa.DateTime),
 )  # fmt: skip
 _ATTRS: Final = sa.table("trial_user_attributes", *(sa.column(name) for name in ("trial_id", "key", "value_json")))
+_READ: Final = sa.select(_ATTRS.c.trial_id, _ATTRS.c.key, _ATTRS.c.value_json)
 _KEYS: Final = ("seconds", "trainable_params", "failure", "infeasible")
 _USUAL: Final[Mapping[str, Sequence[str]]] = {"attempt": ("1",), "gpus": ("0", "0.0"), "tokens": ("0",)}
 """What most trials say: left in the database, since reading ten values of each trial takes longer than all else."""
-_PLAIN: Final[Mapping[str, results.State]] = {"COMPLETE": "finished", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +51,6 @@ class Standing:
         return self.counts["finished"] + self.counts["stopped"] + self.counts["infeasible"]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a stored trial says of itself in short."""
-
-    trial_id: int
-    number: int
-    state: results.State
-    attrs: Mapping[str, Any]
-    ended_at: datetime | None = None
-
-    def candidate(self, metric: Metric) -> Candidate:
-        """As a point of the front, without an interval."""
-        score = self.attrs["accuracy"] if metric == "accuracy" else -self.attrs["nll"]
-        return Candidate(self.number, score, self.attrs["trainable_params"], (score, score))
-
-
 def standing_of(trials: Sequence[Trial], waiting: frozenset[int], *, metric: Metric, wall_seconds: float) -> Standing:
     """Of a study that has been read whole."""
     found = results.progress(trials, waiting, num_trials=len(trials), metric=metric)
@@ -84,39 +66,30 @@ def summed(rows: Sequence[Row], *, best: Point | None, wall_seconds: float) -> S
     """Of a study's short rows."""
     counts = Counter(row.state for row in rows)
     seconds = sum(float(row.attrs.get("seconds", 0.0)) for row in rows)
-    failures = [
-        (row.number, row.attrs.get("failure", "it was marked as failed outside allocsearch")) for row in rows if row.state == "failed"
-    ]
-    infeasible = [(row.number, row.attrs["infeasible"]) for row in rows if row.state == "infeasible"]
+    failures = [(row.number, row.reason) for row in rows if row.state == "failed"]
+    infeasible = [(row.number, row.reason) for row in rows if row.state == "infeasible"]
     steps = Counter(int(row.attrs["rungs"][-1][1]) for row in rows if row.state == "stopped" and row.attrs.get("rungs"))
     retried = [(row.number, row.attrs["attempt"]) for row in rows if row.attrs.get("attempt", 1) > 1]
     by_state = {state: counts[state] for state in results.STATES}
     return Standing(by_state, seconds, wall_seconds, best, failures, infeasible, steps, retried)
 
 
-def short_rows(connection: sa.Connection, study_id: int, *also: str) -> list[Row]:
+def short_rows(engine: sa.Engine, study_id: int, *also: str) -> list[Row]:
     """All trials of a study, by number, in two statements; `also` names attributes to read besides those that are always needed."""
     mine = _TRIALS.c.study_id == study_id
-    attrs: defaultdict[int, dict[str, Any]] = defaultdict(dict)
-    joined = sa.select(_ATTRS.c.trial_id, _ATTRS.c.key, _ATTRS.c.value_json).join(_TRIALS, _TRIALS.c.trial_id == _ATTRS.c.trial_id)
-    for trial_id, key, value in connection.execute(joined.where(mine, _telling((*_KEYS, *also)))):
-        attrs[trial_id][key] = json.loads(value)
-    columns = (_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state, _TRIALS.c.datetime_complete)
-    found = connection.execute(sa.select(*columns).where(mine).order_by(_TRIALS.c.number))
-    return [_row(attrs[row.trial_id], *row) for row in found]
+    told = _READ.join(_TRIALS, _TRIALS.c.trial_id == _ATTRS.c.trial_id).where(mine, _telling((*_KEYS, *also)))
+    with engine.connect() as connection:
+        # In this order: a driver that writes meanwhile ends a trial by its state, when its attributes are there.
+        found = connection.execute(sa.select(_TRIALS).where(mine).order_by(_TRIALS.c.number)).all()
+        attrs = _by_trial(connection.execute(told))
+    return [_row(row, attrs[row.trial_id]) for row in found]
 
 
-def charges_of(rows: Sequence[Row]) -> list[Charge]:
-    """What the trials that ended have cost."""
-    ended = [(row.ended_at, row.attrs) for row in rows if row.ended_at is not None]
-    return [Charge(at.timestamp(), own.get("seconds", 0.0), own.get("gpus", 0.0), own.get("tokens", 0)) for at, own in ended]
-
-
-def wall_seconds(connection: sa.Connection, study_id: int) -> float:
-    """From the start of the first trial to the last end of one."""
-    span = sa.select(func.min(_TRIALS.c.datetime_start), func.max(_TRIALS.c.datetime_complete)).where(_TRIALS.c.study_id == study_id)
-    start, end = connection.execute(span).one()
-    return float((end - start).total_seconds()) if start and end else 0.0
+def whole_rows(engine: sa.Engine, rows: Sequence[Row]) -> list[Row]:
+    """The same trials, which have ended, with all of their attributes, in one statement."""
+    with engine.connect() as connection:
+        attrs = _by_trial(connection.execute(_READ.where(_ATTRS.c.trial_id.in_([row.trial_id for row in rows]))))
+    return [replace(row, attrs=attrs[row.trial_id]) for row in rows]
 
 
 def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metric, whole_front: bool = False) -> list[Row]:
@@ -125,7 +98,7 @@ def promising(rows: Sequence[Row], *, replicated: Collection[str], metric: Metri
     Replicas change only the scores of what has them, so what another without them beats is beaten in the end, too.
     """
     measured = {row.number: row for row in rows if row.state == "finished"}
-    alone = [row.candidate(metric) for row in measured.values() if row.attrs.get("allocation") not in replicated]
+    alone = [_candidate(row, metric) for row in measured.values() if row.attrs.get("allocation") not in replicated]
     together = [row for row in measured.values() if row.attrs.get("allocation") in replicated]
     leading = pareto_front(alone)
     return together + [measured[each.number] for each in (leading if whole_front else leading[-1:])]
@@ -138,9 +111,18 @@ def _telling(keys: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.or_(_ATTRS.c.key.in_(keys), *unusual, sa.and_(_ATTRS.c.key == "rungs", stopped))
 
 
-def _row(attrs: Mapping[str, Any], trial_id: int, number: int, state: object, ended_at: datetime | None) -> Row:
-    return Row(trial_id, number, _state(str(state), attrs), attrs, ended_at)
+def _by_trial(found: Iterable[Any]) -> defaultdict[int, dict[str, Any]]:
+    attrs: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    for trial_id, key, value in found:
+        attrs[trial_id][key] = json.loads(value)
+    return attrs
 
 
-def _state(stored: str, attrs: Mapping[str, Any]) -> results.State:
-    return _PLAIN.get(stored) or ("infeasible" if "infeasible" in attrs else "stopped")
+def _row(found: sa.Row[Any], attrs: Mapping[str, Any]) -> Row:
+    return Row(found.trial_id, found.number, state_of(str(found.state), attrs), attrs, found.datetime_start, found.datetime_complete)
+
+
+def _candidate(row: Row, metric: Metric) -> Candidate:
+    """A point of the front, without an interval."""
+    score = row.attrs["accuracy"] if metric == "accuracy" else -row.attrs["nll"]
+    return Candidate(row.number, score, row.attrs["trainable_params"], (score, score))

@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from allocsearch.core import codec
 from allocsearch.core.allocation import Allocation
@@ -14,12 +16,49 @@ from allocsearch.core.budget import Cost
 from allocsearch.core.errors import InputError, shown
 from allocsearch.core.origins import is_baseline
 from allocsearch.core.trial import Assignment, Ended, Failed, Infeasible, Measured, SeedScore, Stopped, Trial
+from allocsearch.search import results
 from allocsearch.search.ledger import Charge
 
 _BASE: Final = "frozen_base"
 _INFEASIBLE: Final = "infeasible"
+_MARKED: Final = "it was marked as failed outside allocsearch"
 _MILLION: Final = 10**6
 _NUMBER: Final = re.compile(r"0x[0-9a-f]+|\d+")
+_PLAIN: Final[Mapping[str, results.State]] = {"COMPLETE": "finished", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored trial.
+
+    Attributes:
+        trial_id: the storage's own number for it, over all studies.
+        attrs: its user attributes, or those of them that were asked for.
+        started_at, ended_at: local times; None where it has not.
+    """
+
+    trial_id: int
+    number: int
+    state: results.State
+    attrs: Mapping[str, Any]
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or is infeasible."""
+        return str(self.attrs[_INFEASIBLE] if self.state == "infeasible" else self.attrs.get("failure", _MARKED))
+
+
+def row_of(frozen: FrozenTrial) -> Row:
+    """A trial that Optuna has read."""
+    attrs, trial_id = frozen.user_attrs, frozen._trial_id  # noqa: SLF001 - nothing public gives it
+    return Row(trial_id, frozen.number, state_of(frozen.state.name, attrs), attrs, frozen.datetime_start, frozen.datetime_complete)
+
+
+def state_of(stored: str, attrs: Mapping[str, Any]) -> results.State:
+    """The state of a trial with `attrs` that Optuna calls `stored`."""
+    return _PLAIN.get(stored) or ("infeasible" if _INFEASIBLE in attrs else "stopped")
 
 
 def start_attrs(assignment: Assignment, total: Cost, *, origin: str, share: float) -> dict[str, Any]:
@@ -75,9 +114,9 @@ def _gain_attrs(outcome: Measured, total: Cost, base: SeedScore | None) -> dict[
     return attrs if base is None else attrs | {"gain_per_million_params": (outcome.accuracy - base.accuracy) / millions}
 
 
-def check_ours(name: str, stored: Iterable[Mapping[str, Any]]) -> None:
-    """Raise InputError where study `name`, of whose trials these are the attributes by number, has trials of somebody else's."""
-    strange = [number for number, attrs in enumerate(stored) if "trainable_params" not in attrs]
+def check_ours(name: str, rows: Iterable[Row]) -> None:
+    """Raise InputError where study `name` has trials of somebody else's."""
+    strange = [row.number for row in rows if "trainable_params" not in row.attrs]
     if strange:
         raise InputError(
             f"every trial of study {name!r} must have been made by allocsearch, but these were not: {shown(strange)}; "
@@ -85,11 +124,11 @@ def check_ours(name: str, stored: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def trial_of(frozen: FrozenTrial) -> Trial:
-    """The trial that a stored row stands for."""
-    attrs = frozen.user_attrs
+def trial_of(row: Row) -> Trial:
+    """The trial that a row with all of its attributes stands for."""
+    attrs = row.attrs
     assignment = Assignment(
-        number=frozen.number,
+        number=row.number,
         allocation=Allocation.parse(attrs["allocation"]),
         routing=codec.routing_from_json(attrs["routing"]),
         seeds=tuple(attrs["seeds"]),
@@ -100,7 +139,7 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         stoppable=not is_baseline(attrs["origin"]),  # comparisons need the baselines
     )
     total = Cost(attrs["trainable_params"], attrs["active_params"])
-    return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(frozen))
+    return Trial(assignment, total, attrs["origin"], attrs["attempt"], attrs.get("budget_share", 1.0), _outcome_of(row))
 
 
 def base_score(study: optuna.Study) -> SeedScore | None:
@@ -133,22 +172,29 @@ def _counted(reasons: Counter[str]) -> str:
     return f"{reasons.total()} × {example}" + (f" ({others} with other numbers)" if others else "")
 
 
-def charges(frozen: Iterable[FrozenTrial]) -> tuple[Charge, ...]:
+def charges_of(rows: Sequence[Row]) -> tuple[Charge, ...]:
     """What the trials that ended have cost."""
-    ended = [(trial.user_attrs, trial.datetime_complete) for trial in frozen if trial.datetime_complete is not None]
-    return tuple(Charge(at.timestamp(), attrs.get("seconds", 0.0), attrs.get("gpus", 0.0), attrs.get("tokens", 0)) for attrs, at in ended)
+    ended = [(row.ended_at, row.attrs) for row in rows if row.ended_at is not None]
+    return tuple(Charge(at.timestamp(), own.get("seconds", 0.0), own.get("gpus", 0.0), own.get("tokens", 0)) for at, own in ended)
 
 
-def _outcome_of(frozen: FrozenTrial) -> Ended | None:
-    attrs: Mapping[str, Any] = frozen.user_attrs
+def wall_seconds(rows: Sequence[Row]) -> float:
+    """From the start of the first trial to the last end of one."""
+    starts = [row.started_at for row in rows if row.started_at is not None]
+    ends = [row.ended_at for row in rows if row.ended_at is not None]
+    return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
+
+
+def _outcome_of(row: Row) -> Ended | None:
+    attrs = row.attrs
     cost = {key: attrs[key] for key in ("seconds", "worker", "gpus", "tokens") if key in attrs}
-    if frozen.state == TrialState.FAIL:
-        return Failed(attrs.get("failure", "it was marked as failed outside allocsearch"), **cost)
-    if _INFEASIBLE in attrs and frozen.state == TrialState.PRUNED:
-        return Infeasible(attrs[_INFEASIBLE], **cost)
-    if frozen.state == TrialState.PRUNED:
+    if row.state == "failed":
+        return Failed(row.reason, **cost)
+    if row.state == "infeasible":
+        return Infeasible(row.reason, **cost)
+    if row.state == "stopped":
         return Stopped(codec.rungs_from_json(attrs.get("rungs", [])), **{"seconds": 0.0, **cost})
-    if frozen.state != TrialState.COMPLETE:
+    if row.state != "finished":
         return None
     return Measured(
         scores=tuple(codec.score_from_json(row) for row in attrs["rows"]),

@@ -138,17 +138,41 @@ def test_a_glance_shows_what_a_reading_of_all_trials_does_in_a_fixed_number_of_s
 def test_a_glance_finds_the_best_among_replicated_trials_and_a_reader_of_the_front_finds_all_of_it(desk, objective):
     study = desk.create(trials=8, objective=objective)
     finish(study)
+    costs = []
     for better in (False, True):
-        drafts = [replace(trial.assignment, seeds=(7 + better,)) for trial in study.trials()[2:5]]
+        drafts = [replace(trial.assignment, seeds=(7 + better,)) for trial in study.trials()[2 : 4 + better]]
         beside = Catalog(desk.url).open_companion(desk.name, "replicas", desk.spec, proposals_of(desk.spec), {})
         for draft in drafts:
             beside.enqueue_assignment(draft, "random")
         while (assignment := beside.ask()) is not None:
             beside.tell(assignment.number, measured(assignment, scores=(score_of(assignment.allocation, 7 + better),)))
-        found = status_json(Catalog(desk.url).glance(desk.name))
+        catalog = Catalog(desk.url)
+        with statements(catalog._storage) as sent:
+            found, front = status_json(catalog.glance(desk.name)), catalog.front(desk.name)
+        costs.append(len(sent))
         assert found == status_json(desk.record())
         assert found["best"]["trial"] in (2, 3, 4)
-        assert Catalog(desk.url).front(desk.name) == pareto(desk.record().trials, desk.spec.metric)
+        assert front == pareto(desk.record().trials, desk.spec.metric)
+    assert costs[0] == costs[1], "however many are replicated"
+
+
+def test_a_glance_may_be_taken_while_trials_begin_and_end(desk):
+    study = desk.create(trials=40)
+    assignment = study.ask()
+    study.tell(assignment.number, measured(assignment))
+    running, catalog = [study.ask()], Catalog(desk.url)
+
+    def work(*_):
+        ended = running.pop()
+        study.tell(ended.number, measured(ended))
+        running.append(study.ask())
+
+    event.listen(catalog._storage.engine, "after_cursor_execute", work)
+    found = status_json(catalog.glance(desk.name))
+    assert found["counts"]["running"] == 1
+    assert catalog.front(desk.name)
+    event.remove(catalog._storage.engine, "after_cursor_execute", work)
+    assert len(study.register) > 10, "one at each statement"
 
 
 def test_a_study_without_a_finished_trial_has_no_best(desk):
