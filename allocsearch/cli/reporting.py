@@ -24,7 +24,7 @@ def report(
     from allocsearch.backends.commands import command  # noqa: PLC0415
     from allocsearch.formats.writing import write_text  # noqa: PLC0415
     from allocsearch.search import results  # noqa: PLC0415
-    from allocsearch.telling import tell  # noqa: PLC0415 - imports torch
+    from allocsearch.telling import tell  # noqa: PLC0415
 
     catalog = Catalog(storage)
     record = catalog.record(name)
