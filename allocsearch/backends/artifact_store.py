@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from allocsearch.backends.artifacts import FolderArtifacts
-from allocsearch.backends.bucket import EXTRA, BucketArtifacts
+from allocsearch.backends.bucket import NOT_INSTALLED, BucketArtifacts
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import ArtifactStore
 
@@ -23,7 +23,7 @@ def artifact_store(place: str | Path, study: str) -> ArtifactStore:
     if found is None:
         return FolderArtifacts(_absolute(place) / study)  # it travels to workers, and each of them works in a folder of its own
     if find_spec("boto3") is None:
-        raise InputError(EXTRA)
+        raise InputError(NOT_INSTALLED)
     bucket, prefix = found
     return BucketArtifacts(bucket, f"{prefix}/{study}" if prefix else study)
 

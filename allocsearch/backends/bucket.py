@@ -18,7 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from allocsearch.backends.artifacts import not_kept
 from allocsearch.core.errors import InputError, MachineError
 
-EXTRA: Final = "a bucket needs boto3, but it is not installed: pip install 'allocsearch[s3]'"
+NOT_INSTALLED: Final = "a bucket needs boto3, but it is not installed: pip install 'allocsearch[s3]'"
 _CONNECT_SECONDS: Final = 10  # boto3's own 60, five times over, would leave a user without an answer for minutes
 
 
@@ -96,7 +96,7 @@ class BucketArtifacts:
         try:
             yield
         except ImportError as error:
-            raise MachineError(f"{EXTRA} on {socket.gethostname()}") from error
+            raise MachineError(f"{NOT_INSTALLED} on {socket.gethostname()}") from error
         except ArtifactNotFound as error:
             if "(NoSuchBucket)" not in str(error.__cause__):
                 raise

@@ -92,6 +92,15 @@ class Catalog:
             for key, value in {**attrs, **own}.items():
                 study.set_user_attr(key, value)
 
+    def require(self, name: str) -> None:
+        """Look whether there is a study, but not at its trials.
+
+        Raises:
+            InputError: where there is none of that name, or it is not allocsearch's.
+        """
+        with explained(self.url):
+            _spec_of(name, self._load(name).user_attrs)
+
     def record(self, name: str) -> StudyRecord:
         """Read a study.
 

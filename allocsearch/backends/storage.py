@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, NoSuchModuleError, SQLAlchemyError
 
 from allocsearch.backends.optuna_quiet import experimental
-from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url
+from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url, with_driver
 from allocsearch.core.errors import InputError
 from allocsearch.home import home
 
@@ -134,7 +134,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def _noticing(url: URL) -> dict[str, int]:
     """What makes libpq notice within half a minute that a host has vanished; TCP by itself may take hours. What `url` says goes before."""
-    if full_url(url).partition(":")[0] not in _LIBPQ:
+    if with_driver(url).drivername not in _LIBPQ:
         return {}
     set_elsewhere = {"connect_timeout"} if os.environ.get("PGCONNECT_TIMEOUT") else set()
     return {key: value for key, value in _VANISHED.items() if key not in url.query and key not in set_elsewhere}

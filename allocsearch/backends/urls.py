@@ -48,10 +48,14 @@ def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
+def with_driver(url: URL) -> URL:
+    """`url` as it is connected to: a plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
 def full_url(url: URL) -> str:
-    """`url` to connect with, password and all. A plain `postgresql://` means psycopg 3, which the `postgres` extra installs."""
-    named = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-    return named.render_as_string(hide_password=False)
+    """`url` to connect with, written out with its password."""
+    return with_driver(url).render_as_string(hide_password=False)
 
 
 def _secrets_of(url: URL) -> list[str]:

@@ -150,7 +150,7 @@ def export(
     from allocsearch.backends.catalog import Catalog  # noqa: PLC0415 - imports Optuna
 
     catalog = Catalog(storage)
-    catalog.record(name)  # what is not there is said before anything is loaded
+    catalog.require(name)  # what is not there is said before anything is loaded
     with loading():
         from allocsearch.exporting import export as write  # noqa: PLC0415
     done = write(catalog, name, trial=trial, pick=pick, form=form, output=output, artifacts=artifacts)

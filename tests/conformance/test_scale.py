@@ -5,13 +5,18 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
+from types import SimpleNamespace
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 from sqlalchemy import event
 
+from allocsearch import exporting
 from allocsearch.backends.catalog import Catalog
+from allocsearch.cli import reading
+from allocsearch.core.errors import InputError
 from allocsearch.core.trial import Failed, Infeasible, RungScore, Stopped
 from allocsearch.search.register import Register
 from allocsearch.search.results import pareto
@@ -182,6 +187,30 @@ def test_a_study_without_a_finished_trial_has_no_best(desk):
     assert found == status_json(desk.record())
     assert (found["best"], found["counts"]["running"]) == (None, 1)
     assert desk.stored().trials[0].state == TrialState.RUNNING
+
+
+def test_a_study_is_looked_for_without_its_trials(desk):
+    finish(desk.create(trials=2))
+    catalog = Catalog(desk.url)
+    with statements(catalog._storage) as sent:
+        catalog.require(desk.name)
+    assert sent
+    assert not [each for each in sent if "trial" in each]
+    with pytest.raises(InputError, match="a study named 'absent' must be in the storage"):
+        catalog.require("absent")
+    optuna.create_study(storage=catalog._storage, study_name=f"{desk.name}-theirs")
+    with pytest.raises(InputError, match="must have been made by allocsearch"):
+        catalog.require(f"{desk.name}-theirs")
+
+
+@pytest.mark.parametrize("url", ["sqlite_url"], indirect=True)
+def test_an_export_reads_a_study_once(desk, monkeypatch):
+    finish(desk.create(trials=2))
+    reads, chosen = [], SimpleNamespace(trial=0, why="the best", path=None, notes=(), text="")
+    monkeypatch.setattr(Catalog, "record", lambda _, name: reads.append(name))
+    monkeypatch.setattr(exporting, "export", lambda catalog, name, **_: catalog.record(name) or chosen)
+    reading.export(desk.name, storage=desk.url)
+    assert reads == [desk.name]
 
 
 def test_names_and_companions_are_found_without_reading_what_studies_know(desk):

@@ -9,6 +9,7 @@ import threading
 import optuna
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.engine import URL
 
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.database_health import database
@@ -94,6 +95,12 @@ def test_what_a_user_says_of_that_goes_before(postgres_url, monkeypatch):
 def test_a_driver_that_is_not_libpqs_is_not_told_of_it():
     assert engine_options(parsed_url("postgresql+asyncpg://host/db")) == {"pool_pre_ping": True, "connect_args": {}}
     assert engine_options(parsed_url("mysql+pymysql://host/db"))["connect_args"] == {}
+
+
+def test_the_password_is_not_written_out_to_learn_which_driver_it_is(monkeypatch):
+    url = parsed_url(f"postgresql://me:{SECRET}@host/db")
+    monkeypatch.setattr(URL, "render_as_string", lambda *_, **__: pytest.fail("wrote it out"))
+    assert engine_options(url)["connect_args"]["keepalives"] == 1
 
 
 def test_a_file_that_is_no_database(tmp_path):

@@ -55,6 +55,15 @@ def test_what_they_pin_is_what_the_package_wants(package):
     assert wanted.specifier.contains(pinned)
 
 
+def test_they_have_the_same_of_the_packages_extras():
+    import tomllib
+
+    offered = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (extras,) = [one.partition("=")[2].split(",") for one in instructions("ARG") if one.startswith("EXTRAS=")]
+    assert set(extras) < set(offered)
+    assert ["*.whl)[${EXTRAS}]" in line for line in instructions("RUN") if "*.whl" in line] == [True, True]
+
+
 def test_what_they_copy_is_there_and_in_the_context():
     ignored = (ROOT / "docker" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in ignored  # everything is kept out but what is named
