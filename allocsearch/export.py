@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from allocsearch.backends.study_record import StudyRecord
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, MachineError, line_of
 from allocsearch.core.ports import ArtifactStore
 from allocsearch.evidence import Evidence
 from allocsearch.exported import SCHEMA, ExportedConfig
-from allocsearch.formats.writing import new_folder
+from allocsearch.formats.writing import explained, new_folder
 from allocsearch.search import results
 from allocsearch.search.results import Pick, Point
 
@@ -121,7 +121,7 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
     """A PEFT adapter folder: config, the trial's trained weights (safetensors), and the YAML with the evidence.
 
     Raises:
-        InputError: where the trial's weights were not kept, or `folder` has something else in it.
+        InputError: where the trial's weights were not kept or cannot be read, or `folder` has something else in it.
     """
     if weights is None:
         raise InputError(
@@ -142,6 +142,14 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
     adapter.inference_mode = True
 
     with new_folder(folder) as draft:
-        adapter.save_pretrained(str(draft))
-        artifacts.read(weights, draft / "adapter_model.safetensors")
-        (draft / "allocsearch.yaml").write_text(to_yaml(exported), encoding="utf-8")
+        _fetch(weights, artifacts, draft / "adapter_model.safetensors")
+        with explained(folder):
+            adapter.save_pretrained(str(draft))
+            (draft / "allocsearch.yaml").write_text(to_yaml(exported), encoding="utf-8")
+
+
+def _fetch(weights: str, artifacts: ArtifactStore, file: Path) -> None:
+    try:
+        artifacts.read(weights, file)
+    except (OSError, MachineError) as error:
+        raise InputError(f"the weights {weights!r} must be there to be copied, but: {line_of(error)}") from error

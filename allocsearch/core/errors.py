@@ -26,6 +26,11 @@ def interrupted(error: BaseException | None) -> bool:
     return False
 
 
+def line_of(error: BaseException, *, limit: int | None = None) -> str:
+    """The text of `error` as one line, cut after `limit` characters; the name of its class where it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def quoted(text: str, *, limit: int = 60) -> str:
     """`text` as a literal for an error message, cut where it is long."""
     return repr(text if len(text) <= limit else text[:limit] + "…")

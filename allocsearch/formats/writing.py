@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from allocsearch.core.errors import InputError
@@ -19,7 +19,7 @@ def write(document: Document, where: Path) -> None:
     if document.text is not None:
         write_text(document.text, where)
         return
-    with new_folder(where) as draft:
+    with new_folder(where) as draft, explained(where):
         for name, content in document.files.items():
             (draft / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -30,7 +30,7 @@ def write_text(text: str, where: Path) -> None:
     Raises:
         InputError: where that is a folder, a device or a pipe, or cannot be written.
     """
-    with _explained(where):
+    with explained(where):
         target = Path(os.path.realpath(where))  # a link stays one; were it a device's, its own place would be taken
         if target.exists() and not target.is_file():
             what = "a folder" if target.is_dir() else "no regular file"
@@ -43,19 +43,20 @@ def write_text(text: str, where: Path) -> None:
 
 @contextmanager
 def new_folder(where: Path) -> Iterator[Path]:
-    """Yields a draft that becomes the new or empty folder `where` on success.
+    """Yields a draft that becomes the new or empty folder `where` on success. What fails within is the caller's to explain.
 
     Raises:
-        InputError: where something is there, or that cannot be written.
+        InputError: where something is there, or that cannot be made.
     """
-    with _explained(where):
-        target = Path(os.path.realpath(where))
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"the output must be a new or empty folder, but {where} exists: choose another with -o")
-        with _scratch_beside(target) as scratch:
-            draft = scratch / target.name
+    with ExitStack() as drafting:
+        with explained(where):
+            target = Path(os.path.realpath(where))
+            if target.exists() and (not target.is_dir() or any(target.iterdir())):
+                raise InputError(f"the output must be a new or empty folder, but {where} exists: choose another with -o")
+            draft = drafting.enter_context(_scratch_beside(target)) / target.name
             draft.mkdir()
-            yield draft
+        yield draft
+        with explained(where):
             draft.rename(target)  # which takes the place of an empty folder
 
 
@@ -68,7 +69,12 @@ def _scratch_beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(where: Path) -> Iterator[None]:
+def explained(where: Path) -> Iterator[None]:
+    """Within it, something is written to `where`, and nothing else is read or written.
+
+    Raises:
+        InputError: in place of the system's errors.
+    """
     try:
         yield
     except OSError as error:

@@ -151,6 +151,18 @@ def test_a_peft_export_needs_a_new_folder(cli, finished):
     assert (cli.home / "there" / "mine.txt").read_text() == "mine"
 
 
+def test_weights_that_cannot_be_read_are_not_told_as_a_place_that_cannot_be_written(cli, finished):
+    trial = finished["winner"]["trial"]
+    weights = cli.home / "artifacts" / "tiny" / f"tiny-trial-{trial:06d}.safetensors"
+    aside = weights.rename(cli.home / "aside")
+    weights.mkdir()
+    [line] = cli("export", "tiny", "--format", "peft", "-o", cli.home / "never", code=2).stderr.splitlines()[-1:]
+    weights.rmdir()
+    aside.rename(weights)
+    assert f"the weights '{weights.name}' must be there to be copied, but: [Errno 21] Is a directory" in line
+    assert not (cli.home / "never").exists()
+
+
 def test_two_runs_with_one_seed_find_the_same(cli, tiny_study):
     first = cli.json("run", tiny_study(), "--inline", "--name", "a")
     second = cli.json("run", tiny_study(), "--inline", "--name", "b")

@@ -19,7 +19,7 @@ from allocsearch.formats.guilomo import allocation_from_guilomo
 from allocsearch.formats.lora import lora_config
 from allocsearch.formats.recipe import Recipe
 from allocsearch.formats.table import FORMATS
-from allocsearch.formats.writing import write, write_text
+from allocsearch.formats.writing import new_folder, write, write_text
 from allocsearch.models import shape_of
 from allocsearch.moelora import MoeLoraConfig
 from tests.formats.conftest import llama, token_ids
@@ -238,3 +238,19 @@ def test_writing_says_where_it_cannot(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="can be written"):
         write(FORMATS["mola"](recipe("2x8*4")), tmp_path / "file" / "below")
+
+
+def test_what_fails_within_a_new_folder_is_not_said_of_the_folder(tmp_path):
+    """Such as weights that cannot be read."""
+    with pytest.raises(PermissionError, match="weights"), new_folder(tmp_path / "out"):
+        raise PermissionError(13, "Permission denied", "weights")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_one(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"the output must be a place that can be written, but .*file/out: "),
+        new_folder(tmp_path / "file" / "out"),
+    ):
+        pass
