@@ -70,6 +70,13 @@ def test_every_single_changed_byte_of_the_tensors_is_noticed(tmp_path, written):
             checkpoint.load(path)
 
 
+def test_a_checkpoint_without_a_checksum_is_of_an_earlier_version_and_not_damaged(tmp_path, written):
+    path = tmp_path / "checkpoint.safetensors"
+    save_file(written[1].tensors, path, metadata={"step": "1", "identity": "{}", "notes": "{}"})
+    with pytest.raises(InputError, match="was written by an earlier version, without: remove it and leave --resume out"):
+        checkpoint.load(path)
+
+
 def test_a_checkpoint_of_other_shapes_changes_nothing(written):
     model, optimiser = stepped(nn.Linear(2, 4))
     before = [parameter.clone() for parameter in model.parameters()]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, line_of
 
 FILE: Final = "checkpoint.safetensors"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
@@ -26,6 +26,10 @@ _CHECKSUM: Final = "checksum"
 
 class UnfitError(InputError):
     """A checkpoint is whole, and of another model than the one in training."""
+
+
+class _UncheckedError(Exception):
+    """A checkpoint comes from a time when none had a checksum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Stored:
     step: int
     identity: Mapping[str, Any]
     notes: Mapping[str, Any]
-    tensors: Mapping[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -83,7 +87,7 @@ def load(path: Path) -> Stored:
     """Read a checkpoint whole, so that one which breaks off half-way changes nothing.
 
     Raises:
-        InputError: where there is no checkpoint, or it is damaged.
+        InputError: where there is no checkpoint, it is damaged, or an earlier version wrote it.
     """
     if not path.is_file():
         raise InputError(f"a resumed training must have a checkpoint, but {path} is not there: leave --resume out")
@@ -93,14 +97,12 @@ def load(path: Path) -> Stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
         _check_whole(header, tensors)
         return Stored(int(header["step"]), json.loads(header["identity"]), json.loads(header["notes"]), tensors)
+    except _UncheckedError as error:
+        raise InputError(
+            f"a checkpoint must have a checksum, but {path} was written by an earlier version, without: remove it and leave --resume out"
+        ) from error
     except Exception as error:  # the reason: a header of any kind makes safetensors and PyTorch raise errors of many kinds
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"a checkpoint must be whole, but {path} is not ({line}): remove it and leave --resume out") from error
-
-
-def read_identity(path: Path) -> Mapping[str, Any]:
-    """What `save` was told; raises as `load` does."""
-    return load(path).identity
+        raise InputError(f"a checkpoint must be whole, but {path} is not ({line_of(error)}): remove it and leave --resume out") from error
 
 
 @torch.no_grad()
@@ -126,6 +128,8 @@ def _spread_as(parameter: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
 
 
 def _check_whole(header: dict[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
+    if _CHECKSUM not in header and "identity" in header:
+        raise _UncheckedError
     if header.pop(_CHECKSUM) != _checksum(header, tensors):
         raise ValueError("its checksum is of other content")
 

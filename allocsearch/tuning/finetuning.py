@@ -90,8 +90,9 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
         request.checkpoint_steps or max(1, settings.num_steps(len(task.train)) // _CHECKPOINTS),
         identity(settings, exported, task_digest=task.digest, weights=weights),
     )
-    if request.resume:
-        check_same(checkpoint.read_identity(kept.path), kept.identity)
+    stored = checkpoint.load(kept.path) if request.resume else None
+    if stored is not None:
+        check_same(stored.identity, kept.identity)
     tell(f"loading {exported.model.id} as {settings.dtype}")
     device = "cpu" if sharded else accelerator.device  # each process sends its share to its device
     base = load_base(base_name, dtype=settings.dtype, device=device, revision=exported.model.revision, num_classes=num_classes(task))
@@ -99,7 +100,7 @@ def train(request: Request, say: Callable[[str], None]) -> Trained:
     trainable = sum(parameter.numel() for parameter in checkpoint.trained_parameters(trainer.model).values())
     num_steps = settings.num_steps(len(task.train))
     tell(f"training {trainable:,} parameters on {len(task.train):,} rows of {task.name}, {num_steps:,} steps, {_place(trainer)}")
-    loss = _run(trainer, request, kept, tell)
+    loss = _run(trainer, request, kept, stored=stored, tell=tell)
     test = None
     if request.evaluate and (accelerator.is_main_process or sharded):  # a sharded model computes where all processes do
         tell(f"scoring {len(task.test):,} test rows")
@@ -125,10 +126,10 @@ def _processes(request: Request) -> tuple[Any, bool]:
     return accelerator, sharded and accelerator.num_processes > 1
 
 
-def _run(trainer: Trainer, request: Request, kept: Checkpoints, tell: Callable[[str], None]) -> float | None:
+def _run(
+    trainer: Trainer, request: Request, kept: Checkpoints, *, stored: checkpoint.Stored | None, tell: Callable[[str], None]
+) -> float | None:
     accelerator = trainer.accelerator
-    if accelerator.is_main_process:
-        request.output.mkdir(parents=True, exist_ok=True)
     if request.report_to is not None:
         accelerator.init_trackers("allocsearch", config=request.settings.to_json())
 
@@ -138,7 +139,7 @@ def _run(trainer: Trainer, request: Request, kept: Checkpoints, tell: Callable[[
         if at.step % max(1, at.num_steps // 50) == 0 or at.step == at.num_steps:
             tell(f"step {at.step:,}/{at.num_steps:,}  loss {at.loss:.4f}  learning rate {at.learning_rate:.2e}")
 
-    return trainer.train(kept, resume=request.resume, report=report)
+    return trainer.train(kept, stored=stored, report=report)
 
 
 def _trainer(request: Request, accelerator: Any, base: LoadedBase, task: Task, *, base_name: str, sharded: bool) -> Trainer:

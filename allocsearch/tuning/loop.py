@@ -65,10 +65,13 @@ class Trainer:
     settings: Settings
     aux_weight: float
 
-    def train(self, kept: Checkpoints, *, resume: bool, report: Callable[[Progress], None]) -> float | None:
-        """Train to the last step; returns its loss, or None where the checkpoint was already there."""
+    def train(self, kept: Checkpoints, *, stored: checkpoint.Stored | None = None, report: Callable[[Progress], None]) -> float | None:
+        """Train to the last step; returns its loss, or None where `stored`, from which it goes on, was there already."""
         optimiser = torch.optim.AdamW(self._parameters, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
-        done = checkpoint.restore(checkpoint.load(kept.path), self.model, optimiser) if resume else 0
+        done = 0
+        if stored is not None:
+            done = checkpoint.restore(stored, self.model, optimiser)
+            stored.tensors.clear()  # three times the trained parameters, to which callers would hold on for hours
         replicated = self.accelerator.num_processes > 1 and not sharding.is_sharded(self.model)
         wrapped = self.accelerator.prepare_model(self.model) if replicated else self.model
         num_steps = self.settings.num_steps(len(self.encoded))

@@ -115,7 +115,7 @@ def test_tensorboard_gets_every_step(request_of, tmp_path):
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half of it")
     with pytest.raises(InputError, match="must be whole"):
-        checkpoint.read_identity(tmp_path / "checkpoint.safetensors")
+        checkpoint.load(tmp_path / "checkpoint.safetensors")
 
 
 def test_a_pickled_adapter_is_never_opened(tmp_path, study):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from allocsearch import spec as specs
 from allocsearch.core.geometry import Routing
 from allocsearch.models import load_base
+from allocsearch.training import checkpoint
 from allocsearch.training.adapter import adapter_config
 from allocsearch.training.objective import Objective
 from allocsearch.training.tasks import load_task
@@ -102,7 +103,9 @@ def test_a_run_cut_in_two_is_one_run(trainer, tmp_path):
             if at.step == stop:
                 raise KeyboardInterrupt
 
-        found.train(Checkpoints(place, 2, {}), resume=resume, report=report)
+        stored = checkpoint.load(place) if resume else None
+        found.train(Checkpoints(place, 2, {}), stored=stored, report=report)
+        assert stored is None or not stored.tensors, "they are as large as what is trained, three times"
         return load_file(place)
 
     whole = run(tmp_path / "whole", resume=False)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 SETTINGS = Settings(0.1, 8, 4, 0.01, 32, gradient_checkpointing=False, dtype="float32", seed=0)
 HALVES = replace(SETTINGS, gradient_accumulation=2, gradient_checkpointing=True)
 CHECKPOINT = checkpoint.FILE
+load = checkpoint.load
 
 
 def run(request, lines):
@@ -97,7 +98,11 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(tmp_path, writ
 
     (tmp_path / "back").mkdir()
     shutil.copy(tmp_path / "shards-2", tmp_path / "back" / CHECKPOINT)
-    run(Request(found, task, SETTINGS, tmp_path / "back", resume=True), [])
+    loads = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "load", lambda path: loads.append(path) or load(path))
+        run(Request(found, task, SETTINGS, tmp_path / "back", resume=True), [])
+    assert loads == [tmp_path / "back" / CHECKPOINT], "once, as it may have gigabytes"
     assert_close(tmp_path / "back" / folder.WEIGHTS, tmp_path / "alone" / folder.WEIGHTS)
 
 
