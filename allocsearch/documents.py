@@ -2,12 +2,12 @@
 
 import os
 import shlex
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from allocsearch.core.errors import InputError, quoted, shown
 
 Folder = Literal["search_spaces", "studies"]
+_Model = TypeVar("_Model", bound=BaseModel)
 FOLDERS: Final = "ALLOCSEARCH_FOLDERS"
 _MAX_BYTES: Final = 4_000_000
 _KEY_TAGS: Final = (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge")
@@ -144,13 +145,26 @@ def option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def invalid(
-    error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None = None, given: Collection[str] = ()
-) -> InputError:
-    """The most telling of pydantic's findings as one line: file, line, key, what is wrong and the nearest key.
+def validated(model: type[_Model], data: Mapping[str, Any], *, where: str, path: Path | None = None, given: Collection[str] = ()) -> _Model:
+    """`data` as `model`.
 
-    Of the keys in `given`, whose values came as options, it names the option instead.
+    Args:
+        model: what it must be.
+        data: the document, or a part of one.
+        where: what an error calls it.
+        path: its file, in which an error names the line.
+        given: keys whose values came as options, which an error names instead.
+
+    Raises:
+        InputError: the most telling of pydantic's findings as one line: file, line, key, what is wrong and the nearest key.
     """
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise _invalid(error, model, where=where, path=path, given=given) from error
+
+
+def _invalid(error: ValidationError, model: type[BaseModel], *, where: str, path: Path | None, given: Collection[str]) -> InputError:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # a mistyped key is missing, too
     loc = tuple(part for part in first["loc"] if isinstance(part, int) or not part.startswith(_UNION_TAGS))

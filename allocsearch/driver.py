@@ -5,14 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from allocsearch import spec as specs
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import LIMITS, StudyRecord
 from allocsearch.core.choices import Metric
 from allocsearch.core.errors import InputError, shown
-from allocsearch.documents import invalid, named
+from allocsearch.documents import named, validated
 from allocsearch.evidence import calibration_of
 from allocsearch.limits_spec import NEUTRAL, SPENDING, LimitsSpec
 from allocsearch.options import HERE, Options
@@ -83,7 +81,7 @@ def resume(
     catalog = Catalog(options.storage)
     record = catalog.record(name)
     spec = _unchanged(record, num_trials or record.num_trials, say)
-    _check_limits(limits or {})
+    validated(LimitsSpec, limits or {}, where="limits", given=(limits or {}).keys())
     refiled = _refiled(record, spec, say)
     if num_trials is not None and num_trials < record.num_trials - record.num_missing:
         raise InputError(
@@ -170,13 +168,6 @@ def _exists(record: StudyRecord, spec: StudySpec, *, resume: str) -> InputError:
 def is_finished(record: StudyRecord, spec: StudySpec) -> bool:
     """Whether `record` is a study of this very spec with nothing left to do."""
     return record.spec.digest == spec.digest and record.num_trials == spec.trials and record.is_complete
-
-
-def _check_limits(limits: Mapping[str, float]) -> None:
-    try:
-        LimitsSpec.model_validate(dict(limits))
-    except ValidationError as error:
-        raise invalid(error, LimitsSpec, where="limits", given=limits.keys()) from error
 
 
 def _unchanged(record: StudyRecord, num_trials: int, say: Say) -> StudySpec:

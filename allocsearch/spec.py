@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from allocsearch import documents
 from allocsearch.builtin_models import BUILTIN_MODELS
@@ -177,10 +177,7 @@ class StudySpec(Closed):
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str) -> "StudySpec":
         """Read what `to_json` wrote; `where` names the place in an error."""
-        return _validated(cls, dict(data), where=where)
-
-
-_Model = TypeVar("_Model", bound=Closed)
+        return documents.validated(cls, dict(data), where=where)
 
 
 def load(source: str, overrides: Mapping[str, Any] | None = None, *, confined: bool = True) -> StudySpec:
@@ -203,13 +200,13 @@ def load(source: str, overrides: Mapping[str, Any] | None = None, *, confined: b
             data[key] = read(data[key], given_as=documents.option(key)) if key in given else read(data[key], beside=beside)
     if isinstance(data.get("model"), str):
         data["model"] = _model_place(data["model"], beside=beside, is_given="model" in given)
-    return _validated(StudySpec, data, where=str(path), path=path, given=given.keys())
+    return documents.validated(StudySpec, data, where=str(path), path=path, given=given.keys())
 
 
 def load_space(source: str) -> SpaceSpec:
     """The space that `source` names (a name under `search_spaces/`, or a path)."""
     path = documents.find(source, "search_spaces")
-    return _validated(SpaceSpec, documents.read(path), where=str(path), path=path)
+    return documents.validated(SpaceSpec, documents.read(path), where=str(path), path=path)
 
 
 def diff(old: StudySpec, new: StudySpec) -> list[str]:
@@ -219,19 +216,12 @@ def diff(old: StudySpec, new: StudySpec) -> list[str]:
     return [f"{key}: {before.get(key)} → {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _validated(model: type[_Model], data: dict[str, Any], *, where: str, path: Path | None = None, given: Collection[str] = ()) -> _Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise documents.invalid(error, model, where=where, path=path, given=given) from error
-
-
 def _space_document(value: Any, *, beside: Beside | None = None, given_as: str | None = None) -> Any:
     if not isinstance(value, str):
         return value
     path = documents.find(value, "search_spaces", beside=beside, given_as=given_as)
     # Validated here, so that an error names the space's own file and line.
-    return _validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
+    return documents.validated(SpaceSpec, documents.read(path), where=str(path), path=path).model_dump(mode="json", by_alias=True)
 
 
 def task_document(value: Any, *, beside: Beside | None = None, given_as: str = "task") -> Any:
@@ -242,7 +232,7 @@ def task_document(value: Any, *, beside: Beside | None = None, given_as: str = "
         file = documents.located(value, beside)
         if file is None:
             raise InputError(f"{given_as}: {quoted(value)} must be a file that is there, but it is not")
-        task = _validated(TaskSpec, documents.read(file), where=str(file), path=file)
+        task = documents.validated(TaskSpec, documents.read(file), where=str(file), path=file)
         value = task.model_dump(mode="json", by_alias=True, exclude_none=True)
         beside = Beside(file.parent, confined=beside is None or beside.confined)
     if not isinstance(value, dict):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from allocsearch import documents
 from allocsearch import spec as specs
@@ -31,8 +31,5 @@ def validate(path: Path) -> str:
     if schema not in _MODELS:
         known = shown([specs.STUDY_SCHEMA, *_MODELS])
         raise InputError(f"{path}: the key `schema` must be one of {known}, but it is {schema!r}")
-    try:
-        _MODELS[schema].model_validate(data)
-    except ValidationError as error:
-        raise documents.invalid(error, _MODELS[schema], where=str(path), path=path) from error
+    documents.validated(_MODELS[schema], data, where=str(path), path=path)
     return str(schema)

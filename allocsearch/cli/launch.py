@@ -47,16 +47,11 @@ class Launch:
         return Options(self.storage, self.workers, self.address, getattr(self, "artifacts", None), self.inline, self._resources())
 
     def _resources(self) -> Any:
-        from pydantic import ValidationError  # noqa: PLC0415 - as what follows
-
-        from allocsearch import documents  # noqa: PLC0415
-        from allocsearch.resources_spec import ResourcesSpec  # noqa: PLC0415 - imports pydantic
+        from allocsearch import documents  # noqa: PLC0415 - imports pydantic, as the next does
+        from allocsearch.resources_spec import ResourcesSpec  # noqa: PLC0415
 
         given = {"gpus": self.gpus, "threads": self.threads, "memory_gb": self.memory_gb}
-        try:
-            return ResourcesSpec.model_validate(given)
-        except ValidationError as error:
-            raise documents.invalid(error, ResourcesSpec, where="resources", given=given.keys()) from error
+        return documents.validated(ResourcesSpec, given, where="resources", given=given.keys())
 
     def command(self, *words: object) -> str:
         """`allocsearch WORDS` in the same place, to be typed next."""

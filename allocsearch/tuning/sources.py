@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
 from allocsearch import documents
 from allocsearch import spec as specs
 from allocsearch.core.errors import InputError, quoted
@@ -33,10 +31,7 @@ def exported_config(source: Path) -> ExportedConfig:
             f"{path}: an exported config must have the schema {SCHEMA!r}, but this has {data.get('schema')!r}: "
             "write one with allocsearch export NAME -o best.yaml"
         )
-    try:
-        return ExportedConfig.model_validate(data)
-    except ValidationError as error:
-        raise documents.invalid(error, ExportedConfig, where=str(path), path=path) from error
+    return documents.validated(ExportedConfig, data, where=str(path), path=path)
 
 
 def task_of(given: str | None, exported: ExportedConfig | None) -> TaskSpec:
