@@ -123,7 +123,7 @@ def test_names_come_before_paths_and_hints_name_the_nearest(tmp_path, monkeypatc
         documents.find("hillo", "search_spaces")
     (tmp_path / "mine.yaml").touch()
     assert documents.find("mine.yaml", "studies") == documents.find(str(tmp_path / "mine.yaml"), "studies").relative_to(tmp_path)
-    assert documents.find("mine.yaml", "studies", beside=tmp_path) == tmp_path / "mine.yaml"
+    assert documents.find("mine.yaml", "studies", beside=documents.Beside(tmp_path)) == tmp_path / "mine.yaml"
 
 
 @pytest.mark.parametrize("source", ["", ".", "x" * 300, "a\0b", "~no-such-user-here/x.yaml", "/", "nowhere/x.yaml", "a\nb"])
