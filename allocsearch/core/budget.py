@@ -17,6 +17,7 @@ from allocsearch.core.targets import GROUPS
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 _TERM: Final = re.compile(r"^(?P<number>\d{1,30}(?:\.\d{1,30})?)(?:(?P<unit>[KMB]?)-(?P<what>params|active)|(?P<percent>%))$")
+_SHARE: Final = re.compile(r"^\d{1,2}(?:\.\d{1,30})?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,9 @@ def _check_fits(plan: LayerPlan, *, sites: Iterable[Site], layer: int, routing: 
 
 
 def _hint(term: str) -> str:
-    """The limit that a malformed term may have meant."""
+    """The limit that a malformed term may have meant; nobody means a budget of two parameters."""
+    if _SHARE.match(term.strip()):
+        return f": did you mean {term.strip()}%?"
     count, _, what = term.strip().upper().partition("-")
     meant = next(iter(get_close_matches(what.lower(), ("params", "active"), n=1)), "params")
     found = f"{count}-{meant}"

@@ -33,6 +33,8 @@ PLACES = {
     [
         ("--budget", "50 MB", "50M-params"),
         ("--budget", "3m-activ", "did you mean 3M-active?"),
+        ("--budget", "1.5", "did you mean 1.5%?"),
+        ("--budget", "800000", "did you mean 800000-params?"),
         ("--budget", "0-params", "each must be positive"),
         ("--budget", "8M-params,9M-params", "'params' twice"),
         ("--budget", "", "is empty"),
