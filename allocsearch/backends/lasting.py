@@ -9,16 +9,15 @@ is repeated, we look whether it has happened.
 
 import json
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from functools import wraps
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 import tenacity
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy  # no public name; only an annotation
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
@@ -32,11 +31,22 @@ _GONE: Final = frozenset({"57P01", "57P02", "57P03", "40001", "40P01"})  # Postg
 _BUSY: Final = ("database is locked", "database table is locked")
 
 _Found = TypeVar("_Found")
+_Given = ParamSpec("_Given")
 _calls = threading.local()
 
 
 class DatabaseAwayError(Exception):
     """The database cannot be reached now, or is busy. Not SQLAlchemy's error, which Optuna would swallow and act upon."""
+
+
+def _repeated(method: Callable[Concatenate[RDBStorage, _Given], _Found]) -> Callable[Concatenate["LastingStorage", _Given], _Found]:
+    """The same method of a lasting storage, where it does no harm to call it twice."""
+
+    @wraps(method)
+    def call(lasting: "LastingStorage", /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        return lasting.repeated(lambda: method(lasting._storage, *given, **named))  # noqa: SLF001 - as a method of the class would
+
+    return call
 
 
 class LastingStorage(BaseStorage):
@@ -74,54 +84,21 @@ class LastingStorage(BaseStorage):
 
         return self._call(lambda: self._storage.set_trial_state_values(trial_id, state, values), landed)
 
-    def delete_study(self, study_id: int) -> None:
-        self._call(lambda: self._storage.delete_study(study_id))
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._call(lambda: self._storage.set_study_user_attr(study_id, key, value))
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._call(lambda: self._storage.set_study_system_attr(study_id, key, value))
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return self._call(lambda: self._storage.get_study_id_from_name(study_name))
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        return self._call(lambda: self._storage.get_study_name_from_id(study_id))
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._call(lambda: self._storage.get_study_directions(study_id))
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._call(lambda: self._storage.get_study_user_attrs(study_id))
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._call(lambda: self._storage.get_study_system_attrs(study_id))
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        return self._call(self._storage.get_all_studies)
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:  # fmt: skip
-        self._call(lambda: self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution))
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._call(lambda: self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._call(lambda: self._storage.set_trial_user_attr(trial_id, key, value))
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._call(lambda: self._storage.set_trial_system_attr(trial_id, key, value))
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._call(lambda: self._storage.get_trial(trial_id))
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:  # fmt: skip
-        return self._call(lambda: self._storage.get_all_trials(study_id, deepcopy, states))
+    delete_study = _repeated(RDBStorage.delete_study)
+    set_study_user_attr = _repeated(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _repeated(RDBStorage.set_study_system_attr)
+    get_study_id_from_name = _repeated(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _repeated(RDBStorage.get_study_name_from_id)
+    get_study_directions = _repeated(RDBStorage.get_study_directions)
+    get_study_user_attrs = _repeated(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _repeated(RDBStorage.get_study_system_attrs)
+    get_all_studies = _repeated(RDBStorage.get_all_studies)
+    set_trial_param = _repeated(RDBStorage.set_trial_param)
+    set_trial_intermediate_value = _repeated(RDBStorage.set_trial_intermediate_value)
+    set_trial_user_attr = _repeated(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _repeated(RDBStorage.set_trial_system_attr)
+    get_trial = _repeated(RDBStorage.get_trial)
+    get_all_trials = _repeated(RDBStorage.get_all_trials)
 
     def read(self, look: Callable[[sa.Engine], _Found]) -> _Found:
         """What `look` finds in the database beside Optuna's interface; it writes nothing."""
