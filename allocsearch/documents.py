@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from allocsearch.core.errors import InputError, quoted, shown
+from allocsearch.core.errors import InputError, line_of, quoted, shown
 
 Folder = Literal["search_spaces", "studies"]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -235,4 +235,4 @@ def _line_of(path: Path, loc: Sequence[int | str]) -> int | None:
 def _yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return f"the file must be one YAML document in UTF-8, but: {' '.join(str(error).split())}"
+    return f"the file must be one YAML document in UTF-8, but: {line_of(error)}"

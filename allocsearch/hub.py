@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, gist
 
 _PROBE_SECONDS: Final = 3.0
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
@@ -71,8 +71,7 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None, kind: 
 
 
 def _unfetched(what: str, filename: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{what}: {filename!r} could not be fetched ({reason}): try again, or give a folder"
+    return f"{what}: {filename!r} could not be fetched ({gist(error)}): try again, or give a folder"
 
 
 @contextmanager

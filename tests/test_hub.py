@@ -34,7 +34,7 @@ def answering(monkeypatch):
     (errors.LocalEntryNotFoundError("offline"), "not in the local cache"),
     (errors.RemoteEntryNotFoundError("404", response=RESPONSE), r"must have a file 'config\.json'"),
     (errors.HFValidationError("bad"), "folder or a hub id"),
-    (errors.HfHubHTTPError("500\nInternal", response=RESPONSE), r"could not be fetched \(500\)"),
+    (errors.HfHubHTTPError("500\nInternal", response=RESPONSE), r"could not be fetched \(500 Internal\)"),
     (errors.HfHubHTTPError("401\nInvalid token", response=SimpleNamespace(headers={}, request=None, status_code=401)), "refuses the token"),
     (TimeoutError(), r"could not be fetched \(TimeoutError\)"),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ from optuna.artifacts import Boto3ArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from allocsearch.backends.artifacts import not_kept
-from allocsearch.core.errors import InputError, MachineError
+from allocsearch.core.errors import InputError, MachineError, line_of
 
 NOT_INSTALLED: Final = "a bucket needs boto3, but it is not installed: pip install 'allocsearch[s3]'"
 _CONNECT_SECONDS: Final = 10  # boto3's own 60, five times over, would leave a user without an answer for minutes
@@ -105,7 +105,7 @@ class BucketArtifacts:
             raise self._refusal(error) from error
 
     def _refusal(self, error: BaseException | None) -> MachineError:
-        why = re.sub(r"//[^/@\s]*@", "//***@", " ".join(str(error).split())).rstrip(".")  # an endpoint's URL may hold a password
+        why = re.sub(r"//[^/@\s]*@", "//***@", line_of(error)).rstrip(".")  # an endpoint's URL may hold a password
         return MachineError(f"the bucket of weights must serve {socket.gethostname()}, but {self}: {why}")
 
 

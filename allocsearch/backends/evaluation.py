@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from allocsearch.core.errors import MachineError
+from allocsearch.core.errors import MachineError, line_of
 from allocsearch.core.ports import Evaluator, Referee, Report
 from allocsearch.core.trial import Assignment, Failed, Lost, Outcome, RungScore
 
@@ -21,16 +21,12 @@ def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report, *, 
     try:
         outcome = evaluator(assignment, report)
     except MachineError as error:
-        return Lost(_line(error), by_machine=True)
+        return Lost(line_of(error, limit=_MAX_REASON), by_machine=True)
     except OSError as error:
-        return Lost(f"{type(error).__name__} on {socket.gethostname()}: {_line(error)}"[:_MAX_REASON], by_machine=True)
+        return Lost(f"{type(error).__name__} on {socket.gethostname()}: {line_of(error)}"[:_MAX_REASON], by_machine=True)
     except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
-        outcome = Failed(f"{type(error).__name__}: {_line(error)}"[:_MAX_REASON], time.perf_counter() - started)
+        outcome = Failed(f"{type(error).__name__}: {line_of(error)}"[:_MAX_REASON], time.perf_counter() - started)
     return outcome if isinstance(outcome, Lost) else replace(outcome, gpus=gpus)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_MAX_REASON]
 
 
 def reporter(referee: Referee | None, assignment: Assignment) -> Report:

@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
 from allocsearch.backends.urls import shown_url
-from allocsearch.core.errors import InputError, interrupted
+from allocsearch.core.errors import InputError, interrupted, line_of
 
 PATIENCE_SECONDS: Final = 120.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -167,7 +167,7 @@ def _tell_apart(context: ExceptionContext) -> BaseException | None:
         return None
     unreachable = context.is_disconnect or (context.connection is None and type(error).__name__ == "OperationalError")
     if unreachable or getattr(error, "sqlstate", None) in _GONE or any(text in str(error) for text in _BUSY):
-        return DatabaseAwayError(" ".join(str(error).split()) or type(error).__name__)
+        return DatabaseAwayError(line_of(error))
     return None
 
 

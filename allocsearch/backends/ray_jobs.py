@@ -22,7 +22,7 @@ from allocsearch.backends.ray_session import refuse_ray_client, without_variable
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from allocsearch.core.errors import InputError, quoted
+from allocsearch.core.errors import InputError, gist, quoted
 
 _PYTHON: Final = ("python", "-m", "allocsearch")
 _OVERRIDES: Final = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # which Ray would prefer to the address that the user gave
@@ -90,7 +90,7 @@ class JobServer:
             except Exception as error:  # the reason: the library under the connection is an extra, with errors of its own
                 failures += 1
                 if failures == _MOST_FAILURES:
-                    raise InputError(f"the job server at {self.url} must answer, but: {_line(error)}; job {job_id} may go on") from error
+                    raise InputError(f"the job server at {self.url} must answer, but: {gist(error)}; job {job_id} may go on") from error
             else:
                 failures = 0
                 if details.status.is_terminal():
@@ -109,7 +109,7 @@ class JobServer:
             ) from error
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"a job server must answer at {self.url}, but: {_line(error)}; the head needs Ray's dashboard (ray[default]) for it"
+                f"a job server must answer at {self.url}, but: {gist(error)}; the head needs Ray's dashboard (ray[default]) for it"
             ) from error
 
 
@@ -153,7 +153,3 @@ def _checked(url: str) -> str:
     if find_spec("aiohttp") is None:
         raise InputError("`--submit` needs the client of Ray's job server, which is not installed: pip install 'allocsearch[cluster]'")
     return url.rstrip("/")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -26,7 +26,7 @@ for _name, _value in {
 import ray  # noqa: E402 - after its environment
 from ray._private import auto_init_hook, ray_constants, services, utils, worker  # noqa: E402
 
-from allocsearch.core.errors import InputError  # noqa: E402
+from allocsearch.core.errors import InputError, line_of  # noqa: E402
 
 _REACH_SECONDS: Final = 5
 SECRETS: Final = ("ALLOCSEARCH_STORAGE", "ALLOCSEARCH_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE")
@@ -84,7 +84,7 @@ def _explained(address: str | None) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, OverflowError, OSError) as error:
         what = "a local Ray session must start" if address is None else f"a Ray cluster must answer at {address!r}"
-        raise InputError(f"{what}, but: {' '.join(str(error).split())}") from error
+        raise InputError(f"{what}, but: {line_of(error)}") from error
 
 
 def _silence() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, NoSuchModuleError, SQLAlchemyError
 
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url, with_driver
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, line_of
 from allocsearch.home import home
 
 _SQLITE_TIMEOUT_SECONDS: Final = 60
@@ -93,11 +93,11 @@ def explained(url: str) -> Iterator[None]:
         yield
     except (NoSuchModuleError, ImportError) as error:
         raise InputError(
-            f"the database driver of {shown_url(url)} must be installed, but: {_line(error)}; "
+            f"the database driver of {shown_url(url)} must be installed, but: {line_of(error)}; "
             "for PostgreSQL: pip install 'allocsearch[postgres]'"
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {_line(_root(error))}") from error
+        raise InputError(f"the database {shown_url(url)} must be readable and writable, but: {line_of(_root(error))}") from error
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def written(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(
-            f"the database {shown_url(url)} must take what a run writes, but: {_line(_root(error))}: nothing that was written is lost; "
+            f"the database {shown_url(url)} must take what a run writes, but: {line_of(_root(error))}: nothing that was written is lost; "
             "mend that (a full disk, a server that is gone), then resume the study"
         ) from error
 
@@ -166,7 +166,3 @@ def _root(error: BaseException) -> BaseException:
         if inner is None:
             return seen
         seen = inner
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

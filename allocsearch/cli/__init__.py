@@ -15,7 +15,7 @@ from allocsearch import __version__, logs
 from allocsearch.cli import calibration, catalogue, comparing, operations, reading, reporting, search, training  # noqa: F401
 from allocsearch.cli.app import app
 from allocsearch.cli.interrupts import in_two_steps
-from allocsearch.core.errors import InfeasibleError, InputError, LostLeaseError
+from allocsearch.core.errors import InfeasibleError, InputError, LostLeaseError, line_of
 from allocsearch.core.plugins import PROBLEMS
 
 
@@ -75,7 +75,7 @@ def _check_plugins() -> None:
 
 
 def _complain(error: Exception | str, code: int) -> int:
-    line = " ".join(str(error).split())
+    line = line_of(error)
     if logs.as_json():
         logs.log("error", level="error", message=line, exit_code=code)
     else:

@@ -1,5 +1,10 @@
 """Errors that users meet by name: the input is wrong, a machine is not fit to work, or the study has passed to another driver."""
 
+from typing import Final
+
+_GIST: Final = 300
+"""As many characters as an error message has room for of what a library says at length."""
+
 
 class InputError(ValueError):
     """Input that breaks a stated invariant. Its text is one line: what must hold, what was found, how to mend it."""
@@ -26,9 +31,15 @@ def interrupted(error: BaseException | None) -> bool:
     return False
 
 
-def line_of(error: BaseException, *, limit: int | None = None) -> str:
-    """The text of `error` as one line, cut after `limit` characters; the name of its class where it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+def line_of(error: object, *, limit: int | None = None) -> str:
+    """The text of an error (or any other) as one line of at most `limit` characters; the name of its class where it has no text."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def gist(error: object) -> str:
+    """`line_of` an error of a library that may go on for pages."""
+    return line_of(error, limit=_GIST)
 
 
 def quoted(text: str, *, limit: int = 60) -> str:

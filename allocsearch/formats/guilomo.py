@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from allocsearch.core.allocation import Allocation
-from allocsearch.core.errors import InputError, quoted, shown
+from allocsearch.core.errors import InputError, line_of, quoted, shown
 from allocsearch.core.geometry import ModelShape
 from allocsearch.core.plans import plan_of
 from allocsearch.formats.recipe import Document, Recipe, check_frozen, check_router, check_same_targets
@@ -106,7 +106,7 @@ def _read(source: Counts) -> dict[str, int]:
         try:
             content = json.loads(Path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"a GuiLoMo file must be JSON, but {str(source)!r}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"a GuiLoMo file must be JSON, but {str(source)!r}: {line_of(error)}") from error
     if not isinstance(content, Mapping) or any(type(value) is not int or value < 1 for value in content.values()):
         raise InputError(f"a GuiLoMo file must hold one object of whole numbers >= 1, but got {quoted(repr(content))}")
     return {str(key): value for key, value in content.items()}

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from allocsearch.core.allocation import Allocation
-from allocsearch.core.errors import InputError, quoted
+from allocsearch.core.errors import InputError, gist, quoted
 from allocsearch.core.plans import plan_of
 from allocsearch.core.targets import Location, locate
 from allocsearch.moelora.config import MoeLoraConfig
@@ -109,7 +109,7 @@ def _settings(file: Path) -> _Settings:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"a MoLA checkpoint must hold a JSON file {_CONFIG}, but {str(file)!r}: {_line(error)}") from error
+        raise InputError(f"a MoLA checkpoint must hold a JSON file {_CONFIG}, but {str(file)!r}: {gist(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{_CONFIG} of a MoLA checkpoint must hold an object, but {str(file)!r} holds a {type(content).__name__}")
     ranks = content.get("r")
@@ -136,7 +136,7 @@ def _tensors(folder: Path) -> Mapping[str, Tensor]:
     try:
         found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{str(file)!r} must hold tensors and nothing else, but reading it fails: {_line(error)}") from error
+        raise InputError(f"{str(file)!r} must hold tensors and nothing else, but reading it fails: {gist(error)}") from error
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise InputError(f"{str(file)!r} must hold named tensors, but holds {type(found).__name__}")
     return found
@@ -231,7 +231,3 @@ def _copy(linear: _Linear, module: Any, adapter_name: str) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 
 from allocsearch import logs
-from allocsearch.core.errors import InputError, MachineError
+from allocsearch.core.errors import InputError, MachineError, gist, line_of
 from allocsearch.core.ports import ArtifactStore, Report
 from allocsearch.core.trial import Assignment, Failed, Infeasible, Measured, Outcome, RungScore, Stopped, Trial
 from allocsearch.models import BUILTIN_MODELS, model_digest
@@ -88,8 +88,7 @@ class ProxyEvaluator:
             self._check_weights()
             return bench_of(self.spec, self.model)
         except Exception as error:  # the reason: four libraries load a base, each with errors of its own
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise MachineError(f"the base and the data must load on {socket.gethostname()}, but: {why}") from error
+            raise MachineError(f"the base and the data must load on {socket.gethostname()}, but: {line_of(error)}") from error
 
     def _check_weights(self) -> None:
         if self.weights and self.model in BUILTIN_MODELS and (found := model_digest(self.model)) != self.weights:
@@ -173,7 +172,7 @@ class _Attempt:
         except Exception as error:  # the reason: memory runs out as three kinds of error; all others are raised again
             if not memory.is_out_of_memory(error):
                 raise
-            reason = f"out of memory in passes of {self._micro_batch} rows: {' '.join(str(error).split())}"[:300]
+            reason = f"out of memory in passes of {self._micro_batch} rows: {gist(error)}"
             return Infeasible(reason, self._seconds, worker, tokens=self.progress.tokens)
         done = self.progress
         return Measured(done.scores, self._seconds, worker, done.artifact, done.base, done.rungs, done.statistics, tokens=done.tokens)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from allocsearch.core.errors import InputError, shown
+from allocsearch.core.errors import InputError, gist, shown
 from allocsearch.core.task import TaskSource
 from allocsearch.hub import hub_reachable, without_hub
 
@@ -88,9 +88,8 @@ def read_hub(source: TaskSource, split: str) -> Records:
             with without_hub():
                 data = datasets.load_dataset(source.hub, source.config, split=split, revision=source.revision)
     except Exception as error:  # the reason: the client raises errors of four libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "check its name, config, revision and split" if online else "connect and unset HF_HUB_OFFLINE, or give a `path`"
-        raise InputError(f"the hub data set {where!r} cannot be loaded ({reason}): {remedy}") from error
+        raise InputError(f"the hub data set {where!r} cannot be loaded ({gist(error)}): {remedy}") from error
     finally:
         if bars:
             datasets.enable_progress_bars()
@@ -150,7 +149,7 @@ def _parquet(content: bytes, *, where: str) -> list[dict[str, Any]]:
     try:
         return list(parquet.read_table(pa.BufferReader(content)).to_pylist())
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"a data file must be whole, but {where!r} is no Parquet file ({str(error).splitlines()[0]})") from error
+        raise InputError(f"a data file must be whole, but {where!r} is no Parquet file ({gist(error)})") from error
 
 
 def _json(text: str, *, where: str) -> Any:

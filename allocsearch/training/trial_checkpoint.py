@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from allocsearch import logs
 from allocsearch.core import codec
-from allocsearch.core.errors import InputError, MachineError
+from allocsearch.core.errors import InputError, MachineError, line_of
 from allocsearch.core.ports import ArtifactStore
 from allocsearch.core.trial import Assignment, RungScore, SeedScore
 from allocsearch.training import checkpoint
@@ -114,7 +114,7 @@ class TrialCheckpoint:
         try:
             self._write(step, model, optimiser, progress)
         except (OSError, MachineError, SafetensorError) as error:
-            logs.note(f"the checkpoint {self._name} could not be written: {' '.join(str(error).split())}; the trial goes on without")
+            logs.note(f"the checkpoint {self._name} could not be written: {line_of(error)}; the trial goes on without")
         self._written = time.monotonic()
 
     def remove(self) -> None:
@@ -139,7 +139,7 @@ def discard(store: ArtifactStore, name: str) -> None:
     try:
         store.remove(name)
     except (OSError, MachineError) as error:
-        logs.note(f"{name} could not be removed, and stays where the artifacts are: {' '.join(str(error).split())}")
+        logs.note(f"{name} could not be removed, and stays where the artifacts are: {line_of(error)}")
 
 
 def _progress_to_json(progress: Progress) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 
-from allocsearch.core.errors import InputError, quoted
+from allocsearch.core.errors import InputError, gist, quoted
 from allocsearch.core.front import wilson_interval
 from allocsearch.models import LoadedBase, load_base
 from allocsearch.training.classify import num_classes
@@ -81,7 +81,7 @@ def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | 
     try:
         config = PeftConfig.from_pretrained(str(adapter))
     except Exception as error:  # the reason: PEFT does not check what it reads, and fails wherever the first wrong value is used
-        raise InputError(f"{adapter}: adapter_config.json must be one that PEFT reads, but: {_line(error)}") from error
+        raise InputError(f"{adapter}: adapter_config.json must be one that PEFT reads, but: {gist(error)}") from error
     source = base or config.base_model_name_or_path
     if not source:
         raise InputError(f"an adapter must name its base model, but {quoted(str(adapter))} does not: give it with --model")
@@ -92,7 +92,7 @@ def load_adapter(adapter: Path, *, dtype: str, classes: int | None, base: str | 
             warnings.filterwarnings("error", message="Found missing adapter keys")  # they would keep their random values
             model = PeftModel.from_pretrained(loaded.model, str(adapter))
     except Exception as error:  # the reason: as above
-        raise InputError(f"an adapter must fit its base, but {quoted(str(adapter))} does not fit {source!r}: {_line(error)}") from error
+        raise InputError(f"an adapter must fit its base, but {quoted(str(adapter))} does not fit {source!r}: {gist(error)}") from error
     return loaded, model.eval()
 
 
@@ -103,9 +103,5 @@ def _check_whole(weights: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"an adapter's weights must be a whole safetensors file, but {quoted(str(weights))} is not: {_line(error)}; copy it again"
+            f"an adapter's weights must be a whole safetensors file, but {quoted(str(weights))} is not: {gist(error)}; copy it again"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

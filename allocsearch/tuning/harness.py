@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, gist
 from allocsearch.tuning.evaluation import load_adapter
 
 
@@ -31,7 +31,9 @@ def harness(adapter: Path, tasks: Sequence[str], *, rows: int | None, dtype: str
     try:
         found = lm_eval.simple_evaluate(model=HFLM(pretrained=model, tokenizer=loaded.tokenizer), tasks=list(tasks), limit=rows)
     except (KeyError, ValueError) as error:
-        raise InputError(f"lm-eval must know the tasks {', '.join(tasks)}, but: {str(error).splitlines()[0]}") from error
+        raise InputError(f"lm-eval must know the tasks {', '.join(tasks)}, but: {gist(error)}") from error
     except OSError as error:  # a lost connection, too
-        raise InputError(f"the data of {', '.join(tasks)} must be within reach, but: {error}: connect, and unset HF_HUB_OFFLINE") from error
+        raise InputError(
+            f"the data of {', '.join(tasks)} must be within reach, but: {gist(error)}: connect, and unset HF_HUB_OFFLINE"
+        ) from error
     return {name: dict(metrics) for name, metrics in found["results"].items()}

@@ -5,7 +5,7 @@ from typing import Final
 
 from huggingface_hub import HfApi
 
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, gist
 from allocsearch.exported import ExportedConfig
 from allocsearch.hub import hub_reachable
 
@@ -28,7 +28,7 @@ def check_publishable(exported: ExportedConfig, repo: str) -> None:
     try:
         HfApi().whoami()
     except Exception as error:  # the reason: the HTTP library under the client changes, with its errors
-        raise InputError(f"--push-to-hub {repo} needs a login: run `hf auth login` ({_line(error)})") from error
+        raise InputError(f"--push-to-hub {repo} needs a login: run `hf auth login` ({gist(error)})") from error
 
 
 def publish(folder: Path, repo: str) -> str:
@@ -42,9 +42,5 @@ def publish(folder: Path, repo: str) -> str:
         url = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=_FILES, commit_message="Adapter trained by allocsearch")
     except Exception as error:  # the reason: the HTTP library under the client changes, with its errors
-        raise InputError(f"{folder} is trained, but the hub refused {repo!r} ({_line(error)}): upload it with `hf upload`") from error
+        raise InputError(f"{folder} is trained, but the hub refused {repo!r} ({gist(error)}): upload it with `hf upload`") from error
     return str(url)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, gist
 
 Tracker = Literal["tensorboard", "wandb"]
 _REMEDY: Final = "run wandb login, set WANDB_API_KEY, or set WANDB_MODE=offline and send it later with wandb sync"
@@ -33,6 +33,6 @@ def _check_login(wandb: Any) -> None:
         # Older releases can only be asked for the key itself.
         is_known = wandb.login(prompt=False) if "prompt" in signature(wandb.login).parameters else bool(wandb.api.api_key)
     except wandb.errors.Error as error:
-        raise InputError(f"--report-to wandb must be able to log in, but: {' '.join(str(error).split())}: {_REMEDY}") from error
+        raise InputError(f"--report-to wandb must be able to log in, but: {gist(error)}: {_REMEDY}") from error
     if not is_known:
         raise InputError(f"--report-to wandb must find a login, but there is none: {_REMEDY}")

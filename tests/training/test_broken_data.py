@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from allocsearch.core.errors import InputError
+from allocsearch.training import records
 from allocsearch.training.tasks import load_task
 from tests.training.films import film_rows, film_source, write_rows
 
@@ -85,3 +86,15 @@ def test_wrong_values_name_the_row(tmp_path):
         InputError, match=r"without `choices`, the labels must be 2 to 64 texts, but column 'label' .* has 0, 1: give `choices`"
     ):
         load(film_rows(), choices=None)
+
+
+def test_a_data_file_that_breaks_its_reader_without_a_word_is_still_told_in_a_line(monkeypatch):
+    """A first line was taken of texts that may have none."""
+    from pyarrow import parquet
+
+    def read_table(_):
+        raise OSError
+
+    monkeypatch.setattr(parquet, "read_table", read_table)
+    with pytest.raises(InputError, match=r"'rows.parquet' is no Parquet file \(OSError\)"):
+        records._parquet(b"", where="rows.parquet")
