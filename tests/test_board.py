@@ -14,11 +14,12 @@ from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
 import allocsearch
-from allocsearch import board
+from allocsearch import board, driver, spec
 from allocsearch.backends import dashboard_content
 from allocsearch.backends.catalog import Catalog
 from allocsearch.backends.study_record import Companion
 from allocsearch.core.trial import Failed
+from allocsearch.options import Options
 from allocsearch.search import results
 from tests.conformance import toy
 from tests.serving import serving
@@ -180,6 +181,20 @@ def test_companions_say_what_they_are(desk):
     for kind in get_args(Companion):
         catalog.open_companion("mine", kind, desk.spec, toy.proposals_of(desk.spec), {})
         assert "belongs to the study `mine`" in get_note(toy.Desk.stored(replace(desk, name=f"mine/{kind}")))
+
+
+def test_a_driver_keeps_it_up_to_date_while_it_searches(write_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(board, "_LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(board, "_REST", 0)
+    file = write_study(tmp_path / "tiny.yaml", trials=3)
+    options = Options(f"sqlite:///{tmp_path}/studies.db", artifacts=tmp_path / "artifacts", inline=True)
+    desk, shown = toy.Desk(options.storage, "tiny"), []
+    with driver.start(spec.load(str(file)), options=options) as running:
+        for trial in running:
+            shown.append(sum(len(trace["x"]) for trace in graphs(desk)["allocsearch-budget"]["data"]))
+            assert f"{trial.number + 1} finished" in get_note(desk.stored())
+    assert shown == [1, 2, 3]
+    desk.close()
 
 
 OTHER, MINE = 1, 2
