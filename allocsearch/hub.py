@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import constants, get_session, hf_hub_download
+from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -72,6 +72,12 @@ def hub_file(repo_id: str, filename: str, *, revision: str | None = None, kind: 
 
 def _unfetched(what: str, filename: str, error: Exception) -> str:
     return f"{what}: {filename!r} could not be fetched ({gist(error)}): try again, or give a folder"
+
+
+def has_weights(repo_id: str, commit: str) -> bool:
+    """Whether the cache holds weights of a model at that commit; the hub is not asked."""
+    config = try_to_load_from_cache(repo_id, "config.json", revision=commit)
+    return isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
 
 
 @contextmanager

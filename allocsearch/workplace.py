@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.core.ports import ArtifactStore, Executor
 from allocsearch.core.versions import versions_of
 from allocsearch.home import home
+from allocsearch.hub import has_weights
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
 from allocsearch.options import Options, paths_of
 from allocsearch.planning import Plan
@@ -17,6 +19,8 @@ from allocsearch.training.tasks import load_task
 
 Say = Callable[[str], None]
 
+_LONG_TO_READ: Final = 2_000_000_000
+"""Bytes of weights whose digest takes seconds."""
 _PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
 
 
@@ -50,7 +54,9 @@ def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[Pro
     """The evaluator, and digests of the task and the model; they, the cluster and the place of weights are known to be there then."""
     task = load_task(spec.task.source())
     model = resolve(spec.model, say)
+    _announce_reading(model, say)
     digest = model_digest(model, spec.revision)
+    _announce_fetching(model, digest, say)
     place = spec.model if spec.model in BUILTIN_MODELS else str(model)  # each node keeps built-in models where its own home is
     # A branch may move while a study runs, and nodes fetch at different times.
     pinned = spec.model_copy(update={"revision": digest.removeprefix("commit:")}) if digest.startswith("commit:") else spec
@@ -62,6 +68,17 @@ def prepare(spec: StudySpec, name: str, options: Options, say: Say) -> tuple[Pro
     artifacts.check()
     evaluator = ProxyEvaluator(pinned, place, artifacts, prefix=name, weights=digest)
     return evaluator, {"task_digest": task.digest, "model_digest": digest}
+
+
+def _announce_reading(model: Path | str, say: Say) -> None:
+    size = sum(file.stat().st_size for file in model.glob("*.safetensors")) if isinstance(model, Path) else 0
+    if size >= _LONG_TO_READ:
+        say(f"reading the {size / 1e9:.0f} GB of weights in {model}, to tell them from others")
+
+
+def _announce_fetching(model: Path | str, digest: str, say: Say) -> None:
+    if isinstance(model, str) and not has_weights(model, digest.removeprefix("commit:")):
+        say(f"the weights of {model} are not in this machine's cache: each machine fetches those it lacks before its first trial")
 
 
 def executor_of(planned: Plan, num_trials: int, options: Options, say: Say) -> Executor:
