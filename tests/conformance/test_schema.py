@@ -169,6 +169,17 @@ def test_a_look_writes_nothing(empty_url):
     assert Catalog(empty_url).names() == ["mine"]
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///file:{}?uri=true", "sqlite:///file://{}?uri=true"])
+def test_a_look_makes_no_file_however_it_is_named(tmp_path, url):
+    file = tmp_path / "new studies.db"
+    named = url.format(str(file).replace(" ", "%20") if "uri" in url else file)
+    assert [one.state for one in schema.schemas_of(named)] == ["missing", "missing"]
+    assert not file.exists()
+    schema.upgrade(named)
+    assert file.exists()
+    assert [one.state for one in schema.schemas_of(named)] == ["current", "current"]
+
+
 def test_a_database_that_cannot_be_written_is_said(tmp_path):
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     schema.upgrade(url)
