@@ -1,6 +1,7 @@
 """What a first-time user gets wrong: one helpful line each, the documented exit code, nothing half-written."""
 
 import shutil
+import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -174,6 +175,21 @@ def test_usage_errors_are_exit_code_2_and_name_the_help_to_ask_for(cli, words, s
     [line] = cli(*words, code=2).stderr.splitlines()
     assert said in line
     assert line.endswith(f": see {' '.join(['allocsearch', *where.split()])} --help")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "words"),
+    [
+        ("optuna_dashboard", "dashboard", ["dashboard"]),
+        ("prometheus_client", "metrics", ["run", "quickstart", "--inline", "--metrics-port", "9"]),
+        ("psycopg", "postgres", ["status", "--storage", "postgresql://host/db"]),
+    ],
+)
+def test_what_an_extra_brings_is_named_with_the_command_that_installs_it(cli, monkeypatch, package, extra, words):
+    monkeypatch.setitem(sys.modules, package, None)
+    lines = [line for line in cli(*words, code=2).stderr.splitlines() if not line.startswith("loading ")]
+    assert len(lines) == 1
+    assert f"pip install 'allocsearch[{extra}]'" in lines[0]
 
 
 def test_a_loss_that_is_never_finite_pauses_the_study_with_exit_code_4(cli, tiny_study, tiny_model, tmp_path):
