@@ -7,7 +7,7 @@ from typing import Final
 
 from allocsearch.backends.artifact_store import artifact_store
 from allocsearch.core.ports import ArtifactStore, Executor
-from allocsearch.core.versions import versions_of
+from allocsearch.core.versions import TRAINING, versions_of
 from allocsearch.home import home
 from allocsearch.hub import has_weights
 from allocsearch.models import BUILTIN_MODELS, model_digest, resolve
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 _LONG_TO_READ: Final = 2_000_000_000
 """Bytes of weights whose digest takes seconds."""
-_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "optuna", "ray", "sqlalchemy")
+_PACKAGES: Final = (*TRAINING, "optuna", "ray", "sqlalchemy")
 
 
 class TooManyFailuresError(RuntimeError):

@@ -20,7 +20,7 @@ from ray import tune
 from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
 from allocsearch.backends.memory_limit import limit_memory
 from allocsearch.backends.ray_memory import memory_kills_as_deaths
-from allocsearch.backends.ray_nodes import check_nodes, differing, package_versions
+from allocsearch.backends.ray_nodes import check_nodes, differing
 from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.backends.ray_resources import Resources, room
 from allocsearch.backends.ray_searcher import Room, StudySearcher
@@ -28,6 +28,7 @@ from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
+from allocsearch.core.versions import package_versions
 
 _JOIN_SECONDS: Final = 10
 _MOST_WORKERS: Final = 4096

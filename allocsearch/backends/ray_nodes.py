@@ -4,38 +4,23 @@ A node with another torch would train other trials than the rest, and one withou
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from packaging.version import Version
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from allocsearch.core.errors import InputError, shown
-
-PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft")
-"""What a worker's results depend on. Ray itself compares its own version and Python's when a node joins."""
+from allocsearch.core.versions import package_versions
 
 _ANSWER_SECONDS: Final = 120
 _REMEDY: Final = "give all nodes one image or environment, and paths that they share"
 
 
-def package_versions() -> dict[str, str]:
-    """Of `PACKAGES` in this process, without the part that names a build: one for processors trains like one for GPUs."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = Version(metadata.version(package)).public
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def differing(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """What a node that has the versions `there` has other than a driver's `here`."""
-    return [f"has {package} {there[package]}, not {here[package]}" for package in PACKAGES if there[package] != here[package]]
+    """What a node that has the versions `there` has other than a driver's `here`. Ray compares its own and Python's when a node joins."""
+    return [f"has {package} {there[package]}, not {here[package]}" for package in here if there[package] != here[package]]
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> None:

@@ -22,15 +22,10 @@ from allocsearch.core.plugins import PROBLEMS
 def _print_versions(wanted: bool) -> None:
     if not wanted:
         return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    from allocsearch.core.versions import version_of  # noqa: PLC0415 - takes its time
 
-    parts = [f"allocsearch {__version__}"]
-    for package in ("torch", "ray", "optuna", "peft", "transformers"):
-        try:
-            parts.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            parts.append(f"{package} missing")
-    typer.echo(", ".join(parts))
+    others = (f"{package} {version_of(package)}" for package in ("torch", "ray", "optuna", "peft", "transformers"))
+    typer.echo(", ".join((f"allocsearch {__version__}", *others)))
     raise typer.Exit
 
 

@@ -9,9 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,9 +20,8 @@ from allocsearch.core import codec
 from allocsearch.core.errors import InputError, MachineError, line_of
 from allocsearch.core.ports import ArtifactStore
 from allocsearch.core.trial import Assignment, RungScore, SeedScore
+from allocsearch.core.versions import package_versions
 from allocsearch.training import checkpoint
-
-_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def identity(assignment: Assignment, *, study: str, model: str, weights: str) ->
     `weights` is the digest of the base's.
     """
     work = codec.assignment_to_json(replace(assignment, score_base=False))
-    return {"study": study, "model": model, "weights": weights, "assignment": work, "versions": {name: version(name) for name in _PACKAGES}}
+    return {"study": study, "model": model, "weights": weights, "assignment": work, "versions": package_versions()}
 
 
 class TrialCheckpoint:

@@ -7,12 +7,12 @@ import yaml
 
 from allocsearch.builtin_models import BUILTIN_MODELS
 from allocsearch.core.allocation import Allocation
-from allocsearch.core.versions import versions_of
+from allocsearch.core.versions import TRAINING, versions_of
 from allocsearch.exported import ComparisonRecord, ConfirmationRecord, ExportedConfig
 from allocsearch.markup import escaped
 from allocsearch.tuning.evaluation import INTERVAL, Evaluation
 
-_PACKAGES: Final = ("allocsearch", "torch", "transformers", "peft", "accelerate", "safetensors")
+_PACKAGES: Final = (*TRAINING, "accelerate", "safetensors")
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,9 @@ import contextlib
 import json
 import shutil
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from allocsearch.core.trial import Assignment, Failed, Measured, Trial
 from allocsearch.training import checkpoint, finetune, objective, proxy
 from allocsearch.training.bench import forget
 from allocsearch.training.finetune import ProxyEvaluator
+from allocsearch.training.trial_checkpoint import identity
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PROXY = {"train_rows": 48, "search_rows": 16, "batch_size": 8, "dtype": "float32", "weight_decay": 0.01, "seeds": [0, 1]}
@@ -143,6 +146,16 @@ def test_other_weights_of_the_same_name_and_shapes_are_another_model(make, tiny_
     again = run(ASSIGNMENT, lambda _: True)
     assert capsys.readouterr().err.count("begins anew: it is of other work or other versions") == 1
     assert again.scores == run(ASSIGNMENT, lambda _: True).scores
+
+
+def test_builds_of_one_version_go_on_from_each_others_checkpoints(monkeypatch):
+    """A cluster's nodes with and without GPUs, as it takes them for equal when they join."""
+
+    def own(version):
+        monkeypatch.setattr(metadata, "distribution", lambda _: SimpleNamespace(version=version))
+        return identity(ASSIGNMENT, study="s", model="m", weights="w")
+
+    assert own("2.13.0+cpu") == own("2.13.0+cu130") == own("2.13.0") != own("2.13.1")
 
 
 def test_the_weights_are_read_through_for_a_checkpoint_alone(make, monkeypatch):
