@@ -151,6 +151,9 @@ def test_a_browser_shows_it_offline_and_without_a_complaint(html, visit, tmp_pat
     tables = page.locator("details table").all()
     assert len(tables) == 5
     assert not any(table.is_visible() for table in tables)
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    assert [table.is_visible() for table in tables] == [True, *[False] * 4]
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
     assert all(table.is_visible() for table in tables), "on paper nobody can open what is closed"
