@@ -77,6 +77,8 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(tmp_path, writ
     task = sources.task_of(str(study), found)
     alone = run(Request(found, task, SETTINGS, tmp_path / "alone", evaluate=True), [])
     assert alone.num_steps == 4
+    half = {"dtype": "bfloat16"}  # the frozen base alone: two types meet in each sharded layer
+    run(Request(found, task, replace(SETTINGS, **half), tmp_path / "half-alone"), [])
 
     (tmp_path / "on").mkdir()
     shutil.copy(tmp_path / "alone-2", tmp_path / "on" / CHECKPOINT)
@@ -84,8 +86,9 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(tmp_path, writ
         (Request(found, task, HALVES, tmp_path / "copies"), "replicated on"),
         (Request(found, task, HALVES, tmp_path / "shards", evaluate=True), "sharded over"),
         (Request(found, task, HALVES, tmp_path / "on", resume=True), "sharded over"),
+        (Request(found, task, replace(HALVES, **half), tmp_path / "half"), "sharded over"),
     ]
-    jobs = [(port, *job) for port, job in zip(free_ports(3), jobs, strict=True)]
+    jobs = [(port, *job) for port, job in zip(free_ports(len(jobs)), jobs, strict=True)]
     multiprocessing.spawn(work, args=(jobs,), nprocs=2)
     for step in (1, 2, 4):
         assert_close(tmp_path / f"shards-{step}", tmp_path / f"alone-{step}")
@@ -93,6 +96,9 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(tmp_path, writ
     assert_close(tmp_path / "on-4", tmp_path / "alone-4")
     for name in ("copies", "shards", "on"):
         assert_close(tmp_path / name / folder.WEIGHTS, tmp_path / "alone" / folder.WEIGHTS)
+    assert_close(tmp_path / "half" / folder.WEIGHTS, tmp_path / "half-alone" / folder.WEIGHTS)
+    with pytest.raises(AssertionError):
+        assert_close(tmp_path / "half" / folder.WEIGHTS, tmp_path / "alone" / folder.WEIGHTS)
     assert alone.test is not None
     assert f"{alone.test.accuracy:.4f}" in (tmp_path / "shards" / "README.md").read_text()
 
