@@ -23,7 +23,7 @@ class Client:
 
         folder = runtime_env.get("working_dir")
         files = {} if folder is None else {path.name: path.read_text() for path in Path(folder).iterdir()}
-        self.submitted = SimpleNamespace(entrypoint=entrypoint, keys=set(runtime_env), files=files)
+        self.submitted = SimpleNamespace(entrypoint=entrypoint, variables=runtime_env["env_vars"], files=files)
         return submission_id
 
     async def tail_job_logs(self, job_id):
@@ -79,10 +79,12 @@ def test_a_server_that_stays_away_is_named_with_the_job(server_of, monkeypatch):
 
 def test_a_job_is_a_command_and_its_files(server_of):
     client = Client()
-    job = Job("reviews", ["run", "study.yaml", "--artifacts", "/a folder"], {"study.yaml": "name: reviews"})
+    job = Job(
+        "reviews", ["run", "study.yaml", "--artifacts", "/a folder"], {"study.yaml": "name: reviews"}, {"ALLOCSEARCH_FOLDERS": "/rows"}
+    )
     assert server_of(client).submit(job).startswith("allocsearch-reviews-")
     assert client.submitted.entrypoint == "python -m allocsearch run study.yaml --artifacts '/a folder'"
-    assert client.submitted.keys == {"working_dir"}
+    assert client.submitted.variables == {"ALLOCSEARCH_FOLDERS": "/rows"}
     assert client.submitted.files == {"study.yaml": "name: reviews"}
 
 
