@@ -9,6 +9,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from allocsearch.backends.ray_session import refuse_ray_client, session  # before Ray: it sets what Ray reads when it is imported
@@ -19,18 +20,19 @@ from ray import tune
 
 from allocsearch.backends.evaluation import limit_threads, outcome_of, reporter
 from allocsearch.backends.memory_limit import limit_memory
+from allocsearch.backends.ray_forgetting import ForgetfulOrder, NoProgress
 from allocsearch.backends.ray_memory import memory_kills_as_deaths
 from allocsearch.backends.ray_nodes import check_nodes, differing
 from allocsearch.backends.ray_referee import RefereeHost
 from allocsearch.backends.ray_resources import Resources, room
-from allocsearch.backends.ray_searcher import Room, StudySearcher
+from allocsearch.backends.ray_searcher import OfThisProcess, Room, StudySearcher
 from allocsearch.core import codec
 from allocsearch.core.errors import InputError
 from allocsearch.core.ports import Evaluator, Referee, Scheduler, Study
 from allocsearch.core.trial import Lost, Outcome, Trial
 from allocsearch.core.versions import package_versions
 
-_JOIN_SECONDS: Final = 10
+_JOIN_SECONDS: Final = 20  # Tune itself gives a worker 10 of them to end
 _MOST_WORKERS: Final = 4096
 
 
@@ -67,20 +69,18 @@ class RayExecutor:
             session(num_cpus=self._num_cpus(), address=self._address),
         ):
             resources = self._checked_resources()
-            host = _host(scheduler, study)
-            searcher = StudySearcher(study, host, Room(resources))
-            actors = _Actors()
-            tuner = _tuner(searcher, evaluator, resources, referee=None if host is None else host.referee, folder=folder, actors=actors)
-            fitting = threading.Thread(target=_fit, args=(tuner, searcher), name="ray-tune", daemon=True)
-            fitting.start()
-            try:
-                yield from searcher.told(fitting)
-            finally:
-                searcher.stopper.stop()
-                actors.kill()
-                fitting.join(_JOIN_SECONDS)  # Ray ends a process one of whose threads calls it after its session
-                if host is not None:
-                    host.close()
+            with _hosted(scheduler, study) as host:
+                searcher = StudySearcher(study, host, Room(resources))
+                actors = _Actors()
+                tuner = _tuner(searcher, evaluator, resources, referee=None if host is None else host.referee, folder=folder, actors=actors)
+                fitting = threading.Thread(target=_fit, args=(tuner, searcher), name="ray-tune", daemon=True)
+                fitting.start()
+                try:
+                    yield from searcher.told(fitting)
+                finally:
+                    searcher.stopper.stop()
+                    actors.kill()
+                    fitting.join(_JOIN_SECONDS)  # Ray ends a process one of whose threads calls it after its session
 
     def _num_cpus(self) -> int:
         """Of a session of our own."""
@@ -107,28 +107,27 @@ def _room_line(nodes: Sequence[Mapping[str, Any]], resources: Resources) -> str:
     return f"the cluster has room for {num_trials} trials at a time ({resources} each) on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
 
 
-class _Actors(tune.Callback):
+class _Actors(OfThisProcess, tune.Callback):
     """The actors of the workers, to be ended at once: Tune itself would wait for what they are doing."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Any] = {}
+        self._killed = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002 - Tune's signature
-        """Remember whose trial it is; one actor has many, one after another."""
+        """Remember whose trial it is; one actor has many, one after another. One that is late for `kill` is ended here."""
         actor = trial.temporary_state.ray_actor
-        if actor is not None:
-            self._by_id[actor._ray_actor_id.hex()] = actor  # noqa: SLF001 - handles of one actor differ
+        if actor is None:
+            return
+        self._by_id[actor._ray_actor_id.hex()] = actor  # noqa: SLF001 - handles of one actor differ
+        if self._killed:
+            ray.kill(actor)
 
     def kill(self) -> None:
         """All of them, dead ones too."""
+        self._killed = True
         for actor in list(self._by_id.values()):
             ray.kill(actor)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Actors":
-        return self  # Tune copies its configuration, and these must stay the same ones
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune writes its configuration down for a restore that is never made
 
 
 def _tuner(
@@ -139,25 +138,32 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(trainable, resources.request),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=resources.num_workers or _MOST_WORKERS
+            search_alg=searcher,
+            scheduler=ForgetfulOrder(),
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=resources.num_workers or _MOST_WORKERS,
         ),
         run_config=tune.RunConfig(
             name="search",
             storage_path=folder,
             verbose=0,
             stop=searcher.stopper,
-            callbacks=[actors],
+            callbacks=[actors, NoProgress()],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
 
 
-def _host(scheduler: Scheduler | None, study: Study) -> RefereeHost | None:
+@contextmanager
+def _hosted(scheduler: Scheduler | None, study: Study) -> Iterator[RefereeHost | None]:
     if scheduler is None:
-        return None
+        yield None
+        return
     scheduler.replay(study.trials())
-    return RefereeHost(scheduler)
+    with closing(RefereeHost(scheduler)) as host:
+        yield host
 
 
 class _Worker(tune.Trainable):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from allocsearch.backends import ray_session  # noqa: F401 - before Ray: it sets what Ray reads when it is imported
 
@@ -43,7 +43,17 @@ class Room:
         return self._counted
 
 
-class Stopper(tune.Stopper):
+class OfThisProcess:
+    """Tune copies its configuration, and writes it down for a restore that is never made: this part of it stays here, and the same."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Stopper(OfThisProcess, tune.Stopper):
     """Ends the experiment when the iterator is closed."""
 
     def __init__(self) -> None:
@@ -61,14 +71,8 @@ class Stopper(tune.Stopper):
         """Whether the experiment is to end."""
         return self._stopped.is_set()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Stopper":
-        return self  # Tune copies its configuration, and an event must stay the same one
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune writes its configuration down for a restore that is never made
-
-
-class StudySearcher(Searcher):
+class StudySearcher(OfThisProcess, Searcher):
     """The Study port as Tune sees it. Made without a metric: Tune rejects results that lack a named one."""
 
     def __init__(self, study: Study, host: RefereeHost | None, room_for: Callable[[], int]) -> None:
@@ -143,9 +147,3 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "StudySearcher":
-        return self  # Tune copies its configuration; a study cannot be
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # as in Stopper: the database connection stays in this process

@@ -22,3 +22,12 @@ def desk(url):
     desk = Desk(url, f"study-{next(_names)}")
     yield desk
     desk.close()
+
+
+@pytest.fixture(scope="module")
+def ray_session():
+    """One Ray session for the whole file, made the way that the executor makes its own."""
+    from allocsearch.backends.ray_session import session
+
+    with session(num_cpus=2, address=None):
+        yield

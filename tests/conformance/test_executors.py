@@ -5,8 +5,6 @@ import ipaddress
 import os
 import signal
 import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +25,6 @@ from tests.conformance.toy import climb, evaluate, measured
 @pytest.fixture
 def url(sqlite_url):
     return sqlite_url
-
-
-@pytest.fixture(scope="module")
-def ray_session():
-    """One Ray session for the whole file, made the way that the executor makes its own."""
-    from allocsearch.backends.ray_session import session
-
-    with session(num_cpus=2, address=None):
-        yield
 
 
 def test_a_session_does_not_tell_its_workers_the_drivers_command_line(ray_session):
@@ -125,12 +114,6 @@ def greedy(assignment, report):
     return measured(assignment)
 
 
-def endless(assignment, report):
-    """All but trial 0 train on and on."""
-    time.sleep(600 if assignment.number else 0)
-    return measured(assignment)
-
-
 @dataclass(frozen=True)
 class Keeping:
     """Leaves each trial's weights in a store."""
@@ -201,26 +184,6 @@ class TestRay(ExecutorCases):
         list(executor.run(study, killing_every_referee, scheduler=halving(desk.spec)))
         assert sum(states(desk).values()) == 6
         assert states(desk).keys() <= {TrialState.COMPLETE, TrialState.PRUNED}
-
-    def test_no_referee_outlives_its_run(self, desk, executor):
-        import ray
-
-        study = desk.create(trials=3, proxy={"rungs": [10]}, scheduler=HALVING)
-        list(executor.run(study, killing_the_referee, scheduler=halving(desk.spec)))
-        deadline = time.monotonic() + 30
-        while ray.util.list_named_actors() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert ray.util.list_named_actors() == []
-
-    def test_a_closed_run_waits_for_no_trial_and_leaves_nobody_who_would_still_call_ray(self, desk, executor):
-        """Ray ends a process, with exit code 1, one of whose threads calls it when its session is over."""
-        desk.create(trials=8, limits={"max_attempts": 5})
-        study = desk.open()
-        running = executor.run(study, endless)
-        next(running)
-        running.close()
-        assert not [thread for thread in threading.enumerate() if thread.name == "ray-tune"]
-        assert [trial.number for trial in study.trials() if trial.outcome is not None] == [0]
 
     def test_a_trial_beyond_its_memory_is_its_own_error_and_kills_nobody(self, desk, ray_session):
         from allocsearch.backends.ray_executor import RayExecutor
@@ -315,13 +278,3 @@ def test_a_ray_client_address_is_refused():
     with pytest.raises(InputError, match="`ray://` would carry its database credentials into a remote actor") as caught:
         RayExecutor(Resources(1), address="ray://head:10001")
     assert "\n" not in str(caught.value)
-
-
-def test_local_resources_share_the_cpus():
-    from allocsearch.backends.ray_resources import local_resources
-
-    cpus = len(os.sched_getaffinity(0))
-    assert local_resources(1, num_trials=9).threads == cpus
-    assert local_resources(None, num_trials=1).num_workers == 1
-    assert local_resources(None, num_trials=10**6).num_workers in (cpus, 8)
-    assert local_resources(7, num_trials=1).num_workers == 7

@@ -1,5 +1,7 @@
 """What a trial takes of a node, and how many trials that makes."""
 
+import os
+
 import pytest
 
 from allocsearch.backends.ray_resources import Resources, cluster_resources, local_resources, room
@@ -68,3 +70,11 @@ def test_a_trial_that_fits_nowhere_here_is_refused(tmp_path):
     study = Desk(f"sqlite:///{tmp_path}/studies.db", "toy").create()
     with pytest.raises(InputError, match="this machine must have room for a trial, but one takes 1 thread, 9e\\+06 GB: ask for less"):
         next(RayExecutor(Resources(1, memory=9 * 10**15)).run(study, evaluate))
+
+
+def test_local_resources_share_the_cpus():
+    cpus = len(os.sched_getaffinity(0))
+    assert local_resources(1, num_trials=9).threads == cpus
+    assert local_resources(None, num_trials=1).num_workers == 1
+    assert local_resources(None, num_trials=10**6).num_workers in (cpus, 8)
+    assert local_resources(7, num_trials=1).num_workers == 7
