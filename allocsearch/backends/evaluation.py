@@ -23,10 +23,15 @@ def outcome_of(evaluator: Evaluator, assignment: Assignment, report: Report, *, 
     except MachineError as error:
         return Lost(line_of(error, limit=_MAX_REASON), by_machine=True)
     except OSError as error:
-        return Lost(f"{type(error).__name__} on {socket.gethostname()}: {line_of(error)}"[:_MAX_REASON], by_machine=True)
+        return Lost(_named(error, on=f" on {socket.gethostname()}"), by_machine=True)
     except Exception as error:  # noqa: BLE001 - what an allocation breaks is an outcome of its own trial
-        outcome = Failed(f"{type(error).__name__}: {line_of(error)}"[:_MAX_REASON], time.perf_counter() - started)
+        outcome = Failed(_named(error), time.perf_counter() - started)
     return outcome if isinstance(outcome, Lost) else replace(outcome, gpus=gpus)
+
+
+def _named(error: Exception, *, on: str = "") -> str:
+    text = f": {error}" if str(error).strip() else ""
+    return line_of(f"{type(error).__name__}{on}{text}", limit=_MAX_REASON)
 
 
 def reporter(referee: Referee | None, assignment: Assignment) -> Report:

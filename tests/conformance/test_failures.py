@@ -1,6 +1,30 @@
-"""What failures share."""
+"""How failures are told, and what they share."""
 
+import socket
+
+import pytest
+
+from allocsearch.backends.evaluation import outcome_of
 from allocsearch.backends.trial_records import common
+from allocsearch.core.trial import Failed, Lost
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RuntimeError("a shape\n  of 3"), Failed("RuntimeError: a shape of 3")),
+        (RuntimeError(), Failed("RuntimeError")),
+        (ValueError(9 * "too long " * 99), Failed(f"ValueError: {9 * 'too long ' * 99}"[:499] + "…")),
+        (OSError("no disk"), Lost(f"OSError on {socket.gethostname()}: no disk", by_machine=True)),
+    ],
+)
+def test_whatever_an_evaluator_raises_is_one_line(error, outcome):
+    def raises(*_):
+        raise error
+
+    found = outcome_of(raises, None, None)
+    assert type(found) is type(outcome)
+    assert found.reason == outcome.reason
 
 
 def test_reasons_that_differ_in_numbers_are_one():
