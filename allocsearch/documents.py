@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -87,39 +87,42 @@ def located(name: str, beside: Beside | None = None) -> Path | None:
     Raises:
         InputError: where a document may not name it.
     """
-    path = None
     try:
         path = (beside.folder if beside else Path()) / Path(name).expanduser()
-        inside = beside is None or _is_inside(path, beside)
-        there = inside and path.exists()
-    except (OSError, RuntimeError, ValueError):  # a name that no system takes, or the home of an unknown user
-        inside, there = beside is None, False
-    if not inside:
+        place, is_there = path.resolve(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # such as a link to itself, or the home of an unknown user
+        if beside is None:
+            return None
+        raise InputError(f"what a document names must be a path that this system knows, but {quoted(name)} is none: {error}") from error
+    if beside is not None and not _is_inside(place, beside):
         raise InputError(
             f"what a document names must lie in its own folder or in one that {FOLDERS} names, but {quoted(name)} does not: "
-            f"put it there, or allow its folder{_to_allow(path)}"
+            f"put it there{_or_allow(place)}"
         )
-    return path if there else None
+    return path if is_there else None
 
 
-def _is_inside(path: Path, beside: Beside) -> bool:
-    """Whether `path`, its links followed, lies where the document may point."""
-    folders = [beside.folder, *(Path(folder).expanduser() for folder in _allowed())]
-    return not beside.confined or any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+def _is_inside(place: Path, beside: Beside) -> bool:
+    """Whether the document may point to `place`, whose links have been followed."""
+    own = beside.folder.resolve()
+    return not beside.confined or place.is_relative_to(own) or any(map(place.is_relative_to, _allowed()))
 
 
-def _allowed() -> list[str]:
-    """The folders beside its own into which a document may point."""
-    return [folder for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+def _allowed() -> Iterator[Path]:
+    """Where documents may point beside their own folders."""
+    for each in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+        try:
+            yield Path(each).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"{FOLDERS} must name folders, but {quoted(each)} is none: {error}") from error
 
 
-def _to_allow(path: Path | None) -> str:
-    """What to type."""
-    if path is None:
+def _or_allow(place: Path) -> str:
+    """What to type. One whose name would be taken for two cannot be allowed."""
+    if os.pathsep in str(place):
         return ""
-    place = path.resolve()
-    folder = place if place.is_dir() else place.parent
-    return f": export {FOLDERS}={shlex.quote(os.pathsep.join([*_allowed(), str(folder)]))}"
+    allowed = os.pathsep.join(filter(None, [os.environ.get(FOLDERS), str(place)]))
+    return f", or allow it: export {FOLDERS}={shlex.quote(allowed)}"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -142,13 +142,18 @@ def write_peft(exported: ExportedConfig, *, base_model: str, weights: str | None
     adapter.inference_mode = True
 
     with new_folder(folder) as draft:
-        _fetch(weights, artifacts, draft / "adapter_model.safetensors")
+        fetch(weights, artifacts, draft / "adapter_model.safetensors")
         with explained(folder):
             adapter.save_pretrained(str(draft))
             (draft / "allocsearch.yaml").write_text(to_yaml(exported), encoding="utf-8")
 
 
-def _fetch(weights: str, artifacts: ArtifactStore, file: Path) -> None:
+def fetch(weights: str, artifacts: ArtifactStore, file: Path) -> None:
+    """Copy `weights` to `file`.
+
+    Raises:
+        InputError: where they cannot be read.
+    """
     try:
         artifacts.read(weights, file)
     except (OSError, MachineError) as error:

@@ -111,7 +111,7 @@ def _foreign(form: Format, record: StudyRecord, point: Point, *, shape: Any, sto
         # Those of a trial that has left the front are gone; its config still trains.
         weights = Path(scratch) / "adapter_model.safetensors" if form == "lora" and kept in record.artifacts else None
         if kept is not None and weights is not None:
-            store.read(kept, weights)
+            exports.fetch(kept, store, weights)
         recipe = Recipe(assignment.allocation, shape, assignment.routing, record.spec.proxy.alpha, _base(record), weights=weights)
         document = FORMATS[form](recipe)
     if output is None and document.text is not None:

@@ -248,7 +248,9 @@ def _model_place(model: str, *, beside: Beside, is_given: bool) -> str:
     if is_given and folder is None and model.startswith((".", "/", "~")):
         raise InputError(f"--model: {quoted(model)} must be a folder that is there, or a hub id or a built-in name, but nothing is there")
     if not is_given and folder is None and model not in BUILTIN_MODELS and Path(model).is_dir():
-        raise InputError(f"model: what a study's file names lies beside it, but {quoted(model)} lies here: name it yourself with --model")
+        raise InputError(
+            f"model: what a study's file names lies beside it, but {quoted(model)} lies here: give --model with run, or call from elsewhere"
+        )
     return str(folder.resolve()) if folder is not None and folder.is_dir() else model
 
 

@@ -241,10 +241,21 @@ def test_a_study_points_out_of_its_folder_only_where_that_is_allowed(named, tmp_
         named(key, place)
 
 
-def test_the_home_of_nobody_is_no_way_out(named, monkeypatch):
-    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "")
-    with pytest.raises(InputError, match=r"must lie in its own folder .* does not: put it there, or allow its folder$"):
-        named("rows", "~nobody-of-that-name/../../outside")
+@pytest.mark.parametrize("place", ["~nobody-of-that-name/../../outside", "sub/loop", "a" * 5000, "a\0b"])
+@pytest.mark.parametrize("key", ["rows", "model"])
+def test_what_is_no_path_is_one_line_and_no_way_out(named, tmp_path, key, place):
+    (tmp_path / "home" / "sub" / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"must be a path that this system knows, but .* is none: ") as caught:
+        named(key, place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_allowed_is_named_and_hides_nothing_else(named, monkeypatch):
+    monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "~nobody-of-that-name")
+    assert spec.load("quickstart").name == "quickstart"
+    assert named("rows", "sub").task.path.endswith("rows.jsonl")
+    with pytest.raises(InputError, match=r"^ALLOCSEARCH_FOLDERS must name folders, but '~nobody-of-that-name' is none"):
+        named("rows", "link")
 
 
 def test_what_lies_with_the_study_or_on_the_command_line_is_not_confined(named, tmp_path, monkeypatch):
@@ -255,18 +266,23 @@ def test_what_lies_with_the_study_or_on_the_command_line_is_not_confined(named, 
     assert spec.load(str(tmp_path / "home" / "study.yaml"), {"model": outside}).model == outside
 
 
-def test_the_error_says_what_to_type_to_allow_a_folder_and_that_allows_it(named, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("key", "what"), [("rows", "/rows.jsonl"), ("model", "")])
+def test_the_error_says_what_to_type_to_allow_a_place_and_that_allows_it(named, tmp_path, monkeypatch, key, what):
     monkeypatch.setenv("ALLOCSEARCH_FOLDERS", "/nowhere")
-    for key in ("rows", "model"):  # a file's folder, and the folder itself
-        with pytest.raises(InputError, match=f"allow its folder: export ALLOCSEARCH_FOLDERS=/nowhere:{tmp_path}/outside$") as caught:
-            named(key, "link")
+    with pytest.raises(InputError, match=f"or allow it: export ALLOCSEARCH_FOLDERS=/nowhere:{tmp_path}/outside{what}$") as caught:
+        named(key, "link")
     monkeypatch.setenv("ALLOCSEARCH_FOLDERS", str(caught.value).rpartition("=")[2])
-    assert named("rows", "link").task.path.endswith("rows.jsonl")
+    named(key, "link")
+    with pytest.raises(InputError, match=r"put it there$"):  # a name that would be taken for two
+        named(key, "../out:side")
 
 
 def test_a_model_in_the_users_folder_is_not_taken_for_one_beside_the_study(named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^model: what a study's file names lies beside it, but 'outside' lies here: .* with --model$"):
+    with pytest.raises(
+        InputError,
+        match=r"^model: what a study's file names lies beside it, but 'outside' lies here: give --model with run, or call from elsewhere$",
+    ):
         named("model", "outside")
     study = str(tmp_path / "home" / "study.yaml")
     assert spec.load(study, {"model": "outside"}).model == str(tmp_path / "outside")

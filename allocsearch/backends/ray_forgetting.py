@@ -16,11 +16,11 @@ class ForgetfulOrder(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002 - Tune's signature
         """A trial with a result."""
-        _forget_ended(tune_controller)
+        _forget_ended(tune_controller, but=trial)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002 - as above
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A trial whose worker died."""
-        _forget_ended(tune_controller)
+        _forget_ended(tune_controller, but=trial)
 
 
 class NoProgress(TrialProgressCallback):
@@ -36,11 +36,12 @@ class NoProgress(TrialProgressCallback):
         """Nothing."""
 
 
-def _forget_ended(controller: Any) -> None:
-    """Only trials that have no worker any more: nothing can happen to them."""
-    ended = {trial for trial in controller._trials if trial.is_finished() and trial not in controller._trial_to_actor}
+def _forget_ended(controller: Any, *, but: Any) -> None:
+    """Only trials that have no worker any more, to which nothing can happen; Tune is not done with the one that it speaks of."""
+    ended = {trial for trial in controller._trials if trial.is_finished() and trial not in controller._trial_to_actor} - {but}
     controller._trials = [trial for trial in controller._trials if trial not in ended]
-    for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
-        kept.difference_update(ended)
+    kept = (controller._live_trials, controller._stopped_trials, controller._failed_trials, controller._trials_to_cache)
+    for trials in kept:
+        trials.difference_update(ended)
     for trial in ended:
         controller._trial_metadata.pop(trial.trial_id, None)

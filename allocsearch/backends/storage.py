@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, NoSuchModuleError, SQLAlchemyError
 
+from allocsearch.backends.commands import command
 from allocsearch.backends.optuna_quiet import experimental
 from allocsearch.backends.urls import full_url, is_sqlite, parsed_url, shown_url, with_driver
 from allocsearch.core.errors import InputError, line_of
@@ -147,7 +148,7 @@ def _check_tables(storage: RDBStorage, url: str) -> None:
         storage.engine.dispose()
         raise InputError(
             f"the tables in {shown_url(url)} must fit the installed Optuna, but they are of version {found} and it needs {wanted}: "
-            "see allocsearch db check"
+            f"see {command('db', 'check', storage=url)}"
         )
 
 

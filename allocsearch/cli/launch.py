@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from allocsearch.cli.app import Address, Artifacts, Inline, Json, MetricsHost, MetricsPort, Storage, Workers, say
-from allocsearch.core.errors import InputError
+from allocsearch.core.errors import InputError, quoted
 from allocsearch.metrics import LOOPBACK
 
 STUDY_FILE: Final = "study.yaml"
@@ -84,7 +84,7 @@ def launches(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def launched(**given: Any) -> None:
         asked = launch.annotation(**{each.name: given.pop(each.name) for each in shared})
-        if asked.submit is not None:
+        if asked.submit is not None and not given.get("dry_run"):
             _check(asked)  # what cannot be sent is told before anything is read or loaded for it
         command(asked, **given)
 
@@ -109,10 +109,11 @@ def submit(launch: Launch, name: str, arguments: list[str], *, spec: Any = None)
     from allocsearch.backends.ray_jobs import Job, JobServer  # noqa: PLC0415 - seconds to import
 
     assert launch.submit is not None
+    job = Job(name, [*arguments, *_shared(launch)], _files(spec), _variables(spec))
     server = JobServer(launch.submit)
     for line in _notes(launch, spec):
         say(line)
-    job_id = server.submit(Job(name, [*arguments, *_shared(launch)], _files(spec), _variables(spec)))
+    job_id = server.submit(job)
     say(f"job {job_id} is in the hands of {server.url}")
     try:
         code = server.follow(job_id, lambda text: typer.echo(text, err=True, nl=False))
@@ -172,7 +173,11 @@ def _variables(spec: Any) -> dict[str, str]:
     from allocsearch.documents import FOLDERS  # noqa: PLC0415 - with the rest of what reads studies
     from allocsearch.options import paths_of  # noqa: PLC0415 - imports Optuna
 
-    return {FOLDERS: os.pathsep.join(paths_of(spec))}
+    paths = paths_of(spec)
+    for path in paths:
+        if os.pathsep in path:
+            raise InputError(f"a path that --submit sends must hold no {os.pathsep!r}, which stands between paths, but got {quoted(path)}")
+    return {FOLDERS: os.pathsep.join(paths)}
 
 
 def _notes(launch: Launch, spec: Any) -> list[str]:

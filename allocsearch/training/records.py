@@ -69,14 +69,17 @@ def read_hub(source: TaskSource, split: str) -> Records:
 
     Raises:
         InputError: for an unknown data set, configuration, revision or split, where there is no way to reach the hub, and where the
-            id is also a folder's name, which the client would read instead.
+            id is also a folder's name, or a format's, for which the client would read what lies here instead.
     """
+    import datasets  # noqa: PLC0415 - seconds to import, and local files do not need it
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS  # noqa: PLC0415 - the only list of them
+
+    if source.hub in FORMATS:
+        raise InputError(f"`hub` must be the id of a data set, but {source.hub!r} is a format: give the file as `path`")
     if Path(str(source.hub)).exists():
         raise InputError(
             f"`hub` must be the id of a data set, but {source.hub!r} lies here: give its file as `path`, or call from elsewhere"
         )
-    import datasets  # noqa: PLC0415 - seconds to import, and local files do not need it
-
     where = "/".join(part for part in (source.hub, source.config, split) if part)
     online = hub_reachable()
     bars = datasets.is_progress_bar_enabled()

@@ -1,9 +1,11 @@
 """What Ray Tune would keep, or leave behind, and must not."""
 
 import gc
+import os
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +55,33 @@ def test_tune_forgets_the_trials_that_have_ended(desk, executor):
         held.append(sum(type(found) is Trial for found in gc.get_objects()))
     assert len(study.trials()) == 12
     assert max(held) <= 6
+
+
+@pytest.mark.parametrize("counted", ["0", "1"])
+def test_a_trial_whose_node_was_taken_back_is_lost_to_the_study_and_not_tunes_to_run_again(executor, tmp_path, monkeypatch, counted):
+    """On a real controller, with the error of a spot machine; where Tune does run it again, it must still know it."""
+    from ray.exceptions import RayActorError
+    from ray.train._internal.storage import StorageContext
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+    from ray.tune.search import BasicVariantGenerator
+
+    from allocsearch.backends.ray_forgetting import ForgetfulOrder
+
+    assert os.environ["RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE"] == "1"
+    monkeypatch.setenv("RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE", counted)
+    storage = StorageContext(storage_path=str(tmp_path), experiment_dir_name="search", trial_dir_name="trial")
+    Path(storage.trial_driver_staging_path).mkdir(parents=True, exist_ok=True)
+    controller = TuneController(search_alg=BasicVariantGenerator(), scheduler=ForgetfulOrder(), storage=storage)
+    old, struck = (Trial("__fake", stub=True, storage=storage) for _ in range(2))
+    for trial in (old, struck):
+        trial.create_placement_group_factory()
+        controller.add_trial(trial)
+        controller._set_trial_status(trial, Trial.RUNNING)
+    controller._set_trial_status(old, Trial.TERMINATED)
+    controller._process_trial_failure(struck, RayActorError(error_msg="taken back", preempted=True))
+    assert struck.status == (Trial.ERROR if counted == "1" else Trial.PENDING)
+    assert controller.get_trials() == [struck]
 
 
 def test_a_worker_that_is_ready_after_the_others_were_ended_is_ended_too(monkeypatch):

@@ -1,6 +1,7 @@
 """`--submit`: what is sent, what is refused, and the way there and back on a real head."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -58,6 +59,23 @@ def test_a_run_travels_as_its_whole_spec(sent, tiny_study):
     assert "these must be on the cluster's nodes" in said
     assert there.task.path in said
     assert job.variables == {"ALLOCSEARCH_FOLDERS": f"{there.task.path}:{there.model}"}
+
+
+def test_a_dry_run_is_not_sent(cli, tiny_study):
+    planned = cli("run", tiny_study(), "--dry-run", "--json", "--submit", URL)
+    assert json.loads(planned.stdout)["study"] == "tiny"
+
+
+def test_a_path_that_would_be_taken_for_two_is_not_sent(cli, tiny_study):
+    file = tiny_study()
+    place = file.parent / "16:45"
+    place.mkdir()
+    study = yaml.safe_load(file.read_text())
+    (place / "rows.jsonl").write_bytes(Path(study["task"]["path"]).read_bytes())
+    study["task"]["path"] = "rows.jsonl"
+    (place / "study.yaml").write_text(yaml.safe_dump(study))
+    [line] = cli("run", place / "study.yaml", "--submit", URL, code=2).stderr.splitlines()
+    assert "a path that --submit sends must hold no ':'" in line
 
 
 def test_a_bucket_is_the_same_from_everywhere(cli, sent):

@@ -195,6 +195,10 @@ def test_a_folder_is_not_read_for_a_hub_data_set_of_that_name(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="must be the id of a data set, but 'films' lies here"):
         load_task(TaskSource(name="films", hub="films", template="{text} is", label_column="label"))
+    (tmp_path / "films" / "private.csv").rename(tmp_path / "private.csv")
+    for form in ("csv", "text", "pandas"):  # the client would look for such files here
+        with pytest.raises(InputError, match=f"must be the id of a data set, but '{form}' is a format"):
+            load_task(TaskSource(name="films", hub=form, template="{text} is", label_column="label"))
 
 
 def test_a_hub_data_set_without_a_network_is_one_line_at_once(monkeypatch):
