@@ -155,5 +155,6 @@ def test_a_cluster_with_a_token_lets_in_who_has_it_and_trains(ray_folder, enviro
     assert checks["binds"]["level"] == "ok"
     start(worker, {name: value for name, value in inside.items() if not name.startswith("ALLOCSEARCH_STORAGE")})
     study = write_study(ray_folder / "study.yaml", trials=2)
+    inside["ALLOCSEARCH_FOLDERS"] = os.environ["ALLOCSEARCH_FOLDERS"]  # its model and data lie in other fixtures' folders
     run([FOLDER / "on-cluster", "run", study, "--address", address, "--workers", "1"], inside)
     assert json.loads(run(["allocsearch", "status", "tiny", "--json"], inside))["counts"]["finished"] == 2
