@@ -19,6 +19,8 @@ _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 @app.command(epilog="Example: allocsearch doctor --address auto")
 def doctor(storage: Storage = None, address: Address = None, as_json: Json = False) -> None:
     """Check this machine, the storage, and with --address the cluster. Exit code 1 where something must be mended before a run."""
+    if as_json:  # it takes seconds, and is told as one
+        say("checking this machine" + ("" if address is None else " and the cluster"))
     _show(_findings(storage, address), as_json=as_json)
 
 
