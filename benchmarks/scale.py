@@ -1,7 +1,7 @@
 """What a study costs its driver as it grows: a trivial evaluator, 256 trials running at once, told in a random order.
 
     nice -n 10 python benchmarks/scale.py --sampler random evolution tpe [--storage URL]
-    nice -n 10 python benchmarks/scale.py --sampler random --whole 10000
+    nice -n 10 python benchmarks/scale.py --sampler random --whole 10000 --space free
 
 One process asks and tells; its workers are a list of assignments. Without `--whole`, a study's first twenty trials are doubled in the
 database until there are 160, 1,280 and 10,240 of them, and then 250 trials are asked for and told on each of these studies in turn, so
@@ -114,9 +114,9 @@ class Clock:
 class Search:
     """A study with its workers."""
 
-    def __init__(self, sampler: str, url: str, *, trials: int, workers: int) -> None:
+    def __init__(self, sampler: str, url: str, *, trials: int, workers: int, space: str | None) -> None:
         self.sampler, self.url, self.name = sampler, url, f"scale-{sampler}-{trials}-{time.time_ns()}"
-        self.spec = specs.load("quickstart", {"trials": trials, "sampler": sampler, "name": self.name})
+        self.spec = specs.load("quickstart", {"trials": trials, "sampler": sampler, "space": space, "name": self.name})
         self.proposals, self.workers = plan(self.spec).proposals, workers
         Catalog(url).create(self.name, self.spec, {"versions": versions()})
         self.running: list[Assignment] = []
@@ -169,9 +169,9 @@ class Search:
         return "| " + " | ".join([*parts, f"{psutil.Process().memory_info().rss / 2**20:.0f}"]) + " |"
 
 
-def side_by_side(sampler: str, url: str, *, sizes: list[int], workers: int) -> None:
+def side_by_side(sampler: str, url: str, *, sizes: list[int], workers: int, space: str | None) -> None:
     """Studies of several sizes, in turn."""
-    searches = [Search(sampler, url, trials=2 * size + _SPAN + workers, workers=workers) for size in sizes]
+    searches = [Search(sampler, url, trials=2 * size + _SPAN + workers, workers=workers, space=space) for size in sizes]
     for search, size in zip(searches, sizes, strict=True):
         search.grow(size)
         search.ask()
@@ -184,9 +184,9 @@ def side_by_side(sampler: str, url: str, *, sizes: list[int], workers: int) -> N
         print(search.row(_SPAN), flush=True)
 
 
-def whole(sampler: str, url: str, *, trials: int, workers: int) -> None:
+def whole(sampler: str, url: str, *, trials: int, workers: int, space: str | None) -> None:
     """A search from its first trial to its last, with a row now and then."""
-    search, began, steps = Search(sampler, url, trials=trials, workers=workers), time.perf_counter(), 0
+    search, began, steps = Search(sampler, url, trials=trials, workers=workers, space=space), time.perf_counter(), 0
     search.ask()
     search.clock.spent.clear()
     while search.running:
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[160, 1280, 10_240], help="20 times a power of two each")
     parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--whole", type=int, metavar="TRIALS", help="run a search of so many trials instead")
+    parser.add_argument("--space", help="another search space than the quickstart's; one that many trials do not exhaust, such as free")
     parser.add_argument("--storage", help="a database's URL; without one, a SQLite file for each sampler")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {versions()}")
@@ -215,9 +216,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             url = options.storage or f"sqlite:///{Path(folder) / 'studies.db'}"
             if options.whole:
-                whole(sampler, url, trials=options.whole, workers=options.workers)
+                whole(sampler, url, trials=options.whole, workers=options.workers, space=options.space)
             else:
-                side_by_side(sampler, url, sizes=options.sizes, workers=options.workers)
+                side_by_side(sampler, url, sizes=options.sizes, workers=options.workers, space=options.space)
 
 
 if __name__ == "__main__":
