@@ -147,7 +147,7 @@ def _drive(running: Any, meter: Meter, launch: LongLaunch, *, num_trials: int, a
             for staged in running.follow_up():
                 terminal.stage_line(staged.stage, staged.trial, done=staged.done, total=staged.total)
                 meter.count(staged.trial, stage=staged.stage)
-    except Exception as error:
+    except Exception as error:  # the reason: whatever stopped it is raised again, once the way back is told
         if not isinstance(error, InfeasibleError | LostLeaseError):
             say(f"paused; everything is kept. After mending the cause: {launch.command(*again)}")
         raise
